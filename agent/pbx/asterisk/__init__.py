@@ -1,0 +1,1 @@
+"""Asterisk, heard over its manager interface (AMI)."""

@@ -1,0 +1,234 @@
+"""The agent's settings as frozen, typed values. Reading them from a file is `config.load`'s part."""
+
+import re
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+def _plain_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("use 1 to 63 lower-case letters, digits, '.', '_' or '-', starting with a letter or digit")
+    return value
+
+
+def _time_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError) as exc:
+        raise ValueError(f"{value!r} is no IANA time zone; write for example 'Europe/Istanbul'") from exc
+    return value
+
+
+# A site's or PBX's name: it becomes part of every call_sid, so it never changes once calls are captured.
+PlainName = Annotated[str, AfterValidator(_plain_name)]
+TimeZoneName = Annotated[str, AfterValidator(_time_zone)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+# A shell-like pattern as of fnmatch: "PJSIP/trunk-*".
+Pattern = Annotated[str, Field(min_length=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class LogFormat(StrEnum):
+    """TEXT for a terminal, JOURNAL for systemd's journal (priority prefix, no time), JSON for collectors."""
+
+    TEXT = "text"
+    JOURNAL = "journal"
+    JSON = "json"
+
+
+class LogSettings(_Section):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: LogFormat = LogFormat.TEXT
+
+
+class AsteriskSettings(_Section):
+    """One Asterisk, heard by AMI."""
+
+    name: PlainName
+    kind: Literal["asterisk"] = "asterisk"
+    host: str = "127.0.0.1"
+    port: Port = 5038
+    tls: bool = False
+    tls_ca_file: Path | None = None
+    tls_server_name: str | None = None
+    username: str
+    secret: SecretStr | None = None
+    secret_file: Path | None = None
+    login: Literal["md5", "plain"] = "md5"  # plain text secrets only where the PBX cannot do MD5
+    # The AMI event classes asked for; "dialplan" tells a menu from an answering service.
+    event_classes: tuple[str, ...] = ("system", "call", "agent", "dialplan", "user")
+    # Events kept off the line if the AMI user may set filters (write=system); eventfilter in manager.conf is better.
+    drop_events: tuple[str, ...] = ("VarSet", "RTCPSent", "RTCPReceived", "TestEvent")
+    time_zone: TimeZoneName = "UTC"
+    # Channels that lead to the public network.
+    trunks: tuple[Pattern, ...] = ("*trunk*",)
+    # Dialplan contexts where calls from the public network arrive.
+    inbound_contexts: tuple[Pattern, ...] = (
+        "from-trunk*",
+        "from-pstn*",
+        "from-did*",
+        "from-external*",
+        "from-dahdi*",
+    )
+    # Dialplan applications that answer in a person's stead; a menu or an announcement is none.
+    answering_applications: tuple[str, ...] = ("Stasis", "AudioSocket", "ConfBridge", "MeetMe")
+    voicemail_applications: tuple[str, ...] = ("VoiceMail", "MiniVM")
+    connect_timeout_seconds: Annotated[float, Field(gt=0, le=120)] = 10.0
+    ping_seconds: Annotated[float, Field(ge=1, le=300)] = 15.0
+    # Without any byte for so long after a ping, the line is taken for dead.
+    pong_timeout_seconds: Annotated[float, Field(gt=0, le=120)] = 10.0
+    reconnect_max_seconds: Annotated[float, Field(ge=1, le=600)] = 30.0
+
+
+# More kinds of PBX join this union, told apart by `kind`.
+PbxSettings = AsteriskSettings
+
+
+class TenantRule(_Section):
+    """Every condition given must hold. Numbers are compared as the PBX tells them, without a leading '+'."""
+
+    tenant: PlainName
+    pbx: PlainName | None = None
+    trunk: Pattern | None = None  # a trunk channel of the call, e.g. "PJSIP/trunk-acme"
+    endpoint: Pattern | None = None  # any channel of the call without its -0000001a, e.g. "PJSIP/1*"
+    context: Pattern | None = None  # the dialplan context in which the call started
+    did_prefix: str | None = None  # the number first dialled by an inbound call
+    did_range: tuple[str, str] | None = None  # from and to, both included, of equal length
+    accountcode: str | None = None
+    extension_range: tuple[int, int] | None = None  # of the calling or, for an inbound call, the answering phone
+
+    @field_validator("did_range")
+    @classmethod
+    def _ordered_dids(cls, value: tuple[str, str] | None) -> tuple[str, str] | None:
+        if value is not None:
+            low, high = (number.lstrip("+") for number in value)
+            if not (low.isdigit() and high.isdigit()) or len(low) != len(high) or low > high:
+                raise ValueError("give two numbers of equal length, the lower one first")
+        return value
+
+    @field_validator("extension_range")
+    @classmethod
+    def _ordered_extensions(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and not 0 <= value[0] <= value[1]:
+            raise ValueError("give two extensions, the lower one first")
+        return value
+
+    @model_validator(mode="after")
+    def _has_a_condition(self) -> Self:
+        if self.model_fields_set <= {"tenant"}:
+            raise ValueError("the rule has no condition; for calls that no rule matches set tenancy.default")
+        return self
+
+
+class TenancySettings(_Section):
+    """Whose call is whose: the first rule that matches wins, then the default, else the call stays unassigned."""
+
+    default: PlainName | None = None
+    rules: tuple[TenantRule, ...] = ()
+
+    def tenants(self) -> frozenset[str]:
+        """Every tenant's name that the settings mention."""
+        named = {rule.tenant for rule in self.rules}
+        return frozenset(named | {self.default} if self.default else named)
+
+
+class LiveSettings(_Section):
+    """Where the live CallContext is kept: memory://, redis://host:port/0, rediss://… or unix:///path/to/socket."""
+
+    url: str = "memory://"
+    username: str | None = None
+    password: SecretStr | None = None
+    password_file: Path | None = None
+    grace_seconds: Annotated[int, Field(ge=0, le=86_400)] = 60  # how long a context outlives its call
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"memory", "redis", "rediss", "unix"}:
+            raise ValueError("use memory://, redis://host:port/0, rediss://host:port/0 or unix:///path/to/socket")
+        if parts.password:
+            raise ValueError("keep the password out of the URL; use password_file")
+        return value
+
+
+class StoreSettings(_Section):
+    """How the local database keeps what it is given."""
+
+    commit_interval_ms: Annotated[int, Field(ge=1, le=1000)] = 50  # the longest a fact waits for its commit
+    journal_keep_hours: Annotated[int, Field(ge=1)] = 72
+    journal_max_megabytes: Annotated[int, Field(ge=16)] = 512
+
+    @property
+    def journal_keep(self) -> timedelta:
+        """How long the raw journal is kept."""
+        return timedelta(hours=self.journal_keep_hours)
+
+
+class CentralSettings(_Section):
+    """The centre calls are synced to: postgresql://user@host:port/database."""
+
+    url: str
+    password: SecretStr | None = None
+    password_file: Path | None = None
+    tls_ca_file: Path | None = None
+    interval_seconds: Annotated[float, Field(ge=1, le=3600)] = 30.0  # a look at the outbox even if nothing happened
+    batch_records: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    timeout_seconds: Annotated[float, Field(ge=1, le=600)] = 30.0  # for one batch
+    retry_max_seconds: Annotated[float, Field(ge=1, le=3600)] = 300.0
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"postgresql", "postgres"} or not parts.path.strip("/"):
+            raise ValueError("use postgresql://user@host:5432/database")
+        if parts.password:
+            raise ValueError("keep the password out of the URL; use password_file")
+        return value
+
+
+class Settings(_Section):
+    """Everything the agent can be told."""
+
+    site: PlainName
+    state_directory: Path = Path("/var/lib/sentiric-edge")
+    runtime_directory: Path = Path("/run/sentiric-edge")
+    log: LogSettings = LogSettings()
+    pbx: tuple[PbxSettings, ...] = ()
+    tenancy: TenancySettings = TenancySettings()
+    live: LiveSettings = LiveSettings()
+    store: StoreSettings = StoreSettings()
+    central: CentralSettings | None = None  # None: calls are kept here and wait
+
+    @field_validator("pbx")
+    @classmethod
+    def _one_name_each(cls, value: tuple[PbxSettings, ...]) -> tuple[PbxSettings, ...]:
+        names = [pbx.name for pbx in value]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two PBXes are called {twice[0]!r}; give each its own name")
+        return value
+
+    @property
+    def database_file(self) -> Path:
+        """The local SQLite database."""
+        return self.state_directory / "edge.db"
+
+    @property
+    def socket_file(self) -> Path:
+        """The Unix socket on which the running agent answers its command line."""
+        return self.runtime_directory / "api.sock"

@@ -1,0 +1,25 @@
+"""What can go wrong between a site and the centre, sorted by what to do next."""
+
+
+class SyncError(Exception):
+    """Root of this package's errors."""
+
+
+class UplinkUnavailable(SyncError):
+    """The centre cannot be reached or is busy: try again later. Sending the same batch twice is harmless.
+
+    `retry_after_seconds` is the centre's own wish, if it told one.
+    """
+
+    def __init__(self, reason: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class UplinkRefused(SyncError):
+    """The centre refuses this site as a whole (credentials, rights, missing or newer schema): pause the
+    pipe, tell the operator, condemn no record, and look again now and then."""
+
+
+class SchemaMismatch(SyncError):
+    """A database's schema is older or newer than this program; the text says which and what to do."""

@@ -1,0 +1,92 @@
+"""What travels from a site to the centre: one record per call, in batches, answered record by record.
+
+A record is a plain tuple whose JSON members are JSON text, so that it goes from SQLite's row to PostgreSQL's COPY
+(or into a hub's request body) without being parsed and printed again on the way.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class CallRecord(NamedTuple):
+    """One revision of one call with its children, as both sides understand it.
+
+    Moments are aware UTC. `legs`, `timeline`, `full_transcript`, `tasks` and `interactions` are JSON arrays as text;
+    an element of `tasks` is {position, task_name, state_data, start_time}, of `interactions` {position, data}.
+    """
+
+    call_sid: str
+    revision: int
+    tenant: str  # the tenant's name; each side has its own key for it
+    trace_id: str
+    site: str
+    pbx: str
+    direction: str
+    caller_id: str | None
+    caller_name: str | None
+    callee_id: str | None
+    answered_by: str | None
+    status: str
+    disposition: str | None
+    start_time: datetime
+    pbx_answer_time: datetime | None
+    answer_time: datetime | None
+    end_time: datetime | None
+    ring_seconds: float
+    talk_seconds: float
+    hold_seconds: float
+    total_seconds: float
+    hangup_cause: int | None
+    hangup_source: str | None
+    queue: str | None
+    transferred: bool
+    recording: str | None
+    merged_into: str | None
+    legs: str
+    timeline: str
+    full_transcript: str
+    source: str
+    start_estimated: bool
+    end_estimated: bool
+    created_at: datetime
+    updated_at: datetime
+    tasks: str = "[]"
+    interactions: str = "[]"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records of one site, at most one per call. `high_water` is the largest outbox sequence among them."""
+
+    site: str
+    records: Sequence[CallRecord]
+    high_water: int
+
+
+class Verdict(StrEnum):
+    """What became of a record at the centre. ACCEPTED and SUPERSEDED both mean: it need not be sent again."""
+
+    ACCEPTED = "accepted"
+    SUPERSEDED = "superseded"  # the centre already holds this revision or a newer one
+    REJECTED = "rejected"  # the centre will not take this record, now or later, as it is
+
+
+@dataclass(frozen=True, slots=True)
+class RecordReceipt:
+    """The verdict on one revision of one call. `code` and `reason` say why it was rejected."""
+
+    call_sid: str
+    revision: int
+    verdict: Verdict
+    code: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One verdict per record of the batch, in the batch's order; everything accepted is durable."""
+
+    verdicts: Sequence[RecordReceipt]
