@@ -90,6 +90,8 @@ class AsteriskSettings(_Section):
     ping_seconds: Annotated[float, Field(ge=1, le=300)] = 15.0
     # Without any byte for so long after a ping, the line is taken for dead.
     pong_timeout_seconds: Annotated[float, Field(gt=0, le=120)] = 10.0
+    # The channels are listed again so often, to notice calls whose end was never told.
+    snapshot_seconds: Annotated[float, Field(ge=1, le=86_400)] = 300.0
     reconnect_max_seconds: Annotated[float, Field(ge=1, le=600)] = 30.0
 
 

@@ -1,0 +1,221 @@
+"""What happens on a PBX, in telephony's words, as small frozen values the call model understands.
+
+`at` is an aware UTC moment: the PBX's own if it tells one, else the arrival. `channel` is the PBX's id of a leg,
+`linked` the id that legs of one call share. Numbers and names are as the PBX told them, None when unknown.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class DialStatus(StrEnum):
+    """How the attempt to reach one leg ended (Asterisk's DialStatus, other PBXes are mapped to it)."""
+
+    ANSWER = "ANSWER"
+    BUSY = "BUSY"
+    NOANSWER = "NOANSWER"
+    CANCEL = "CANCEL"
+    CONGESTION = "CONGESTION"
+    CHANUNAVAIL = "CHANUNAVAIL"
+    ABORT = "ABORT"
+    CONTINUE = "CONTINUE"
+    GOTO = "GOTO"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOpened:
+    """A channel is there: just created, or found in a snapshot (`age_seconds` is then how long it has lived)."""
+
+    at: datetime
+    channel: str
+    linked: str
+    name: str
+    number: str | None = None
+    caller_name: str | None = None
+    context: str = ""
+    exten: str = ""
+    accountcode: str = ""
+    up: bool = False
+    age_seconds: float | None = None
+    bridge: str | None = None
+    application: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRinging:
+    """The phone behind the channel rings."""
+
+    at: datetime
+    channel: str
+    linked: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelUp:
+    """The channel was answered, by whoever is behind it."""
+
+    at: datetime
+    channel: str
+    linked: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallerIdentified:
+    """The PBX learned or changed who is behind a channel."""
+
+    at: datetime
+    channel: str
+    linked: str
+    number: str | None
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AppStarted:
+    """A dialplan application begins on a channel."""
+
+    at: datetime
+    channel: str
+    linked: str
+    context: str
+    exten: str
+    application: str
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class DialBegan:
+    """`channel` (None for a call the PBX makes by itself) tries to reach `dest`."""
+
+    at: datetime
+    channel: str | None
+    dest: str
+    linked: str
+    dial_string: str
+
+
+@dataclass(frozen=True, slots=True)
+class DialEnded:
+    """The attempt to reach `dest` ended; `forward` is where the phone sent the call instead."""
+
+    at: datetime
+    dest: str
+    linked: str
+    status: DialStatus
+    forward: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeJoined:
+    """A channel begins to exchange sound with the others in a bridge."""
+
+    at: datetime
+    channel: str
+    linked: str
+    bridge: str
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeLeft:
+    """A channel left a bridge."""
+
+    at: datetime
+    channel: str
+    linked: str
+    bridge: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The party behind a channel put the other on hold."""
+
+    at: datetime
+    channel: str
+    linked: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unheld:
+    """The party behind a channel took the other off hold."""
+
+    at: datetime
+    channel: str
+    linked: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueJoined:
+    """A caller begins to wait in a queue."""
+
+    at: datetime
+    channel: str
+    linked: str
+    queue: str
+    position: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLeft:
+    """A caller waits no longer: connected, abandoned or sent on."""
+
+    at: datetime
+    channel: str
+    linked: str
+    queue: str
+    abandoned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HangupRequested:
+    """The party behind a channel hung up (the PBX's own hangups are not announced so)."""
+
+    at: datetime
+    channel: str
+    linked: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelClosed:
+    """A channel is gone; `cause` is Q.850 (0 and 127 mean that the PBX does not say)."""
+
+    at: datetime
+    channel: str
+    linked: str
+    cause: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LineLost:
+    """The feed ended: `at` is the last moment at which the PBX was heard."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken:
+    """The PBX listed its channels: those known from before and not among them are gone."""
+
+    at: datetime
+    channels: frozenset[str]
+
+
+CallEvent = (
+    ChannelOpened
+    | ChannelRinging
+    | ChannelUp
+    | CallerIdentified
+    | AppStarted
+    | DialBegan
+    | DialEnded
+    | BridgeJoined
+    | BridgeLeft
+    | Held
+    | Unheld
+    | QueueJoined
+    | QueueLeft
+    | HangupRequested
+    | ChannelClosed
+    | LineLost
+    | SnapshotTaken
+)

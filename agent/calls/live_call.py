@@ -1,0 +1,285 @@
+"""One logical call while it lasts: its legs, who talks with whom, and what will stand in its record."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any, Final
+
+from agent.calls.context import CallContext, CallState, Participant
+from agent.calls.events import DialStatus
+from agent.calls.outcome import Outcome, decide
+from agent.calls.rules import CallRules, dialled_number, resource_of
+from agent.calls.tenancy import Assignment, CallFacts
+from sync.models import Direction, HangupSource
+
+MAX_TIMELINE: Final = 500  # entries; a call that does more is told by its first ones
+MAX_LEGS: Final = 500
+
+
+@dataclass(slots=True)
+class Leg:
+    """One channel's part in the call."""
+
+    channel: str
+    name: str
+    endpoint: str
+    opened_at: datetime
+    number: str | None = None
+    caller_name: str | None = None
+    context: str = ""
+    exten: str = ""
+    accountcode: str = ""
+    dialled: bool = False  # somebody tried to reach it
+    dialled_at: datetime | None = None
+    dial_string: str = ""
+    dial_status: DialStatus | None = None
+    dial_round: int = 0  # legs dialled together share one
+    ringing_at: datetime | None = None
+    up_at: datetime | None = None
+    bridge: str | None = None
+    bridged_at: datetime | None = None
+    talk_seconds: float = 0.0
+    held_at: datetime | None = None
+    application: str = ""
+    closed_at: datetime | None = None
+    cause: int | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """A Local channel is a piece of dialplan, nobody's phone."""
+        return self.name.startswith("Local/")
+
+    def told(self) -> dict[str, Any]:
+        """As it stands in `Call.legs`; what is not known is left out."""
+        facts: dict[str, Any] = {
+            "channel": self.channel,
+            "name": self.name,
+            "endpoint": self.endpoint,
+            "number": self.number,
+            "caller_name": self.caller_name,
+            "context": self.context,
+            "exten": self.exten,
+            "accountcode": self.accountcode,
+            "dial_status": self.dial_status,
+            "start_time": _iso(self.opened_at),
+            "ring_time": _iso(self.ringing_at),
+            "answer_time": _iso(self.up_at),
+            "end_time": _iso(self.closed_at),
+            "talk_seconds": round(self.talk_seconds, 3),
+            "hangup_cause": self.cause,
+        }
+        return {name: value for name, value in facts.items() if value is not None and value != ""}
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat(timespec="microseconds") if moment else None
+
+
+@dataclass(slots=True)
+class LiveCall:
+    """A group of channels that ever shared a linkedid."""
+
+    call_sid: str
+    site: str
+    pbx: str
+    native_id: str
+    started_at: datetime
+    rules: CallRules
+    legs: dict[str, Leg] = field(default_factory=dict)
+    open_channels: set[str] = field(default_factory=set)
+    linked: set[str] = field(default_factory=set)
+    assignment: Assignment = field(default_factory=Assignment)
+    caller_number: str | None = None
+    caller_name: str | None = None
+    callee: str | None = None
+    dialled_trunk: bool = False  # the dialplan tried a trunk, whether or not a channel came of it
+    pbx_answered_at: datetime | None = None
+    answered_at: datetime | None = None
+    answered_by: str | None = None
+    answering_channel: str | None = None
+    voicemail_at: datetime | None = None
+    talking_since: datetime | None = None
+    talk_seconds: float = 0.0
+    held_since: datetime | None = None
+    hold_seconds: float = 0.0
+    ringing_since: datetime | None = None
+    ring_seconds: float = 0.0
+    queue: str | None = None
+    in_queue: bool = False
+    queue_abandoned: bool = False
+    dial_round: int = 0
+    dial_reached_nobody: bool = False  # a Dial ran and made no channel: unreachable or unregistered
+    pending_dial: str | None = None  # the channel whose Dial has not yet begun to reach anybody
+    hangup_source: HangupSource | None = None
+    ended_at: datetime | None = None
+    start_estimated: bool = False
+    end_estimated: bool = False
+    merged_into: str | None = None
+    last_heard_at: datetime | None = None
+    timeline: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def root(self) -> Leg | None:
+        """The caller's leg; None if the agent came too late to see it."""
+        return self.legs.get(self.native_id)
+
+    @property
+    def trace_id(self) -> str:
+        """A W3C trace id that every source of this call finds by itself."""
+        return blake2b(self.call_sid.encode(), digest_size=16).hexdigest()
+
+    def note(self, at: datetime, event: str, **facts: object) -> None:
+        """Remember what happened, for the record and for `calls explain`."""
+        if len(self.timeline) < MAX_TIMELINE:
+            known = {name: value for name, value in facts.items() if value is not None}
+            self.timeline.append({"at": _iso(at), "event": event} | known)
+
+    def direction(self) -> Direction:
+        """From a trunk or an inbound context: inbound. To a trunk: outbound. Else internal."""
+        root = self.root
+        if root is not None and (self.rules.is_trunk(root.endpoint) or self.rules.is_inbound_context(root.context)):
+            return Direction.INBOUND
+        if self.dialled_trunk or any(leg.dialled and self.rules.is_trunk(leg.endpoint) for leg in self.legs.values()):
+            return Direction.OUTBOUND
+        return Direction.INTERNAL
+
+    def state(self) -> CallState:
+        """Where the call is now."""
+        if self.ended_at is not None:
+            return CallState.ENDED
+        if self.held_since is not None:
+            return CallState.HELD
+        if self.answered_at is not None or self.voicemail_at is not None:
+            return CallState.ANSWERED
+        if self.in_queue:
+            return CallState.QUEUED
+        if self.pbx_answered_at is not None and not any(leg.dialled for leg in self.legs.values()):
+            return CallState.MENU
+        return CallState.RINGING
+
+    def facts(self) -> CallFacts:
+        """What tenant rules look at."""
+        root, direction = self.root, self.direction()
+        legs = list(self.legs.values())
+        if direction is Direction.INBOUND:
+            extensions = {leg.number for leg in legs if leg is not root}
+        else:
+            extensions = {self.caller_number, root.number if root else None}
+        endpoints = frozenset(leg.endpoint for leg in legs)
+        return CallFacts(
+            pbx=self.pbx,
+            direction=direction,
+            callee=self.callee,
+            context=root.context if root else None,
+            accountcode=root.accountcode if root else None,
+            endpoints=endpoints,
+            trunks=frozenset(endpoint for endpoint in endpoints if self.rules.is_trunk(endpoint)),
+            extensions=frozenset(number for number in extensions if number),
+        )
+
+    def context(self, at: datetime) -> CallContext:
+        """What the tracker tells services about the call."""
+        return CallContext(
+            call_sid=self.call_sid,
+            trace_id=self.trace_id,
+            tenant_id=self.assignment.tenant,
+            site=self.site,
+            pbx=self.pbx,
+            direction=self.direction(),
+            state=self.state(),
+            caller_id=self.caller_number,
+            caller_name=self.caller_name,
+            callee_id=self.callee,
+            participants=[self._participant(leg) for leg in self.legs.values() if not leg.is_local],
+            call_start_time=self.started_at,
+            last_interaction_time=at,
+        )
+
+    def _participant(self, leg: Leg) -> Participant:
+        is_caller = leg is self.root
+        if leg.closed_at is not None:
+            state = "gone"
+        elif leg.held_at is not None:
+            state = "held"
+        else:
+            state = "up" if leg.up_at is not None else "ringing"
+        return Participant(
+            channel=leg.name,
+            number=self.caller_number if is_caller else leg.number,
+            name=self.caller_name if is_caller else None,
+            role="caller" if is_caller else "callee",
+            state=state,
+        )
+
+    def outcome(self) -> Outcome:
+        """How the call ended."""
+        root = self.root
+        last_round = [
+            leg for leg in self.legs.values() if leg.dialled and leg.dial_round == self.dial_round and not leg.is_local
+        ] or [leg for leg in self.legs.values() if leg.dialled and not leg.is_local]
+        return decide(
+            answered=self.answered_at is not None,
+            voicemail=self.voicemail_at is not None,
+            caller_gave_up=self.hangup_source is HangupSource.CALLER or self.queue_abandoned,
+            dialled=[(leg.dial_status, leg.cause) for leg in last_round],
+            reached_nobody=self.dial_reached_nobody,
+            cause=root.cause if root else None,
+        )
+
+    def hangup_cause(self) -> int | None:
+        """Q.850, of the caller's leg; of the last leg where the caller's says nothing."""
+        root = self.root
+        causes = [root.cause] if root else []
+        causes += [leg.cause for leg in reversed(self.legs.values())]
+        return next((cause for cause in causes if cause), causes[0] if causes else None)
+
+    def to_row(self) -> dict[str, Any]:
+        """The columns of `Call` for an ended call; the tenant by its name, ids and bookkeeping left to the store."""
+        ended_at = self.ended_at
+        if ended_at is None:
+            raise ValueError(f"call {self.call_sid} has not ended")
+        outcome = self.outcome()
+        return {
+            "call_sid": self.call_sid,
+            "trace_id": self.trace_id,
+            "site": self.site,
+            "pbx": self.pbx,
+            "direction": self.direction(),
+            "caller_id": self.caller_number,
+            "caller_name": self.caller_name,
+            "callee_id": self.callee,
+            "answered_by": self.answered_by,
+            "status": outcome.status,
+            "disposition": outcome.disposition,
+            "start_time": self.started_at,
+            "pbx_answer_time": self.pbx_answered_at,
+            "answer_time": self.answered_at,
+            "end_time": ended_at,
+            "ring_seconds": round(self.ring_seconds, 6),
+            "talk_seconds": round(self.talk_seconds, 6),
+            "hold_seconds": round(self.hold_seconds, 6),
+            "total_seconds": round((ended_at - self.started_at).total_seconds(), 6),
+            "hangup_cause": self.hangup_cause(),
+            "hangup_source": self.hangup_source or HangupSource.PBX if not self.end_estimated else self.hangup_source,
+            "queue": self.queue,
+            "transferred": False,
+            "recording": None,
+            "merged_into": self.merged_into,
+            "legs": [leg.told() for leg in self.legs.values()],
+            "timeline": self.timeline,
+            "full_transcript": [],
+            "source": "ami",
+            "start_estimated": self.start_estimated,
+            "end_estimated": self.end_estimated,
+        }
+
+
+def leg_number(endpoint: str, dial_string: str, told: str | None, *, is_trunk: bool) -> str | None:
+    """The number behind a dialled leg: on a trunk the number dialled there, else the phone's own.
+
+    The PBX shows the *called* number as the caller id of a dialled channel, so the endpoint's name is asked first.
+    """
+    if is_trunk:
+        return dialled_number(dial_string) or told
+    resource = resource_of(endpoint)
+    return resource if resource.isdecimal() else told

@@ -1,0 +1,587 @@
+"""The call model: events of one PBX become logical calls. No I/O, no clock; memory is bounded by live calls.
+
+Channels that ever shared a linkedid, transitively, are one call. It ends when its last channel is gone, not at the
+first hangup. Ids are opaque: Asterisk's uniqueids must not be compared as strings (1567.10 < 1567.9).
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import assert_never
+
+from agent.calls.events import (
+    AppStarted,
+    BridgeJoined,
+    BridgeLeft,
+    CallerIdentified,
+    CallEvent,
+    ChannelClosed,
+    ChannelOpened,
+    ChannelRinging,
+    ChannelUp,
+    DialBegan,
+    DialEnded,
+    DialStatus,
+    HangupRequested,
+    Held,
+    LineLost,
+    QueueJoined,
+    QueueLeft,
+    SnapshotTaken,
+    Unheld,
+)
+from agent.calls.live_call import MAX_LEGS, Leg, LiveCall, leg_number
+from agent.calls.rules import CallRules, dialled_endpoints, endpoint_of
+from agent.calls.tenancy import Assignment, CallFacts
+from sync.models import HangupSource
+
+# Extensions that name no number: start, invalid, timeout, hangup, failed, operator.
+_SPECIAL_EXTENSIONS = frozenset({"", "s", "i", "t", "T", "h", "e", "o", "a", "failed"})
+_DIALLING = frozenset({"dial", "queue", "followme", "retrydial"})
+# A late or repeated word about a channel that is gone must not bring it back to life.
+_REMEMBERED_GONE = 4096
+
+
+class _Recent:
+    """The last few ids, to know them again."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, None] = {}
+
+    def add(self, item: str) -> None:
+        self._ids[item] = None
+        if len(self._ids) > _REMEMBERED_GONE:
+            del self._ids[next(iter(self._ids))]
+
+    def __contains__(self, item: str) -> bool:
+        return item in self._ids
+
+
+class CallModel:
+    """All live calls of one PBX.
+
+    `assign` tells whose call it is; it is asked again while only the default answered. After `apply`, `take_changed`
+    and `take_ended` give what is new.
+    """
+
+    def __init__(self, *, site: str, pbx: str, rules: CallRules, assign: Callable[[CallFacts], Assignment]) -> None:
+        self._site = site
+        self._pbx = pbx
+        self.rules = rules
+        self.assign = assign
+        self._by_channel: dict[str, LiveCall] = {}
+        self._by_linked: dict[str, LiveCall] = {}
+        self._bridges: dict[str, set[str]] = {}  # bridge -> channels in it
+        self._opened_calls: list[LiveCall] = []
+        self._changed: dict[str, LiveCall] = {}
+        self._ended: list[LiveCall] = []
+        self._gone_channels = _Recent()
+        self._gone_linked = _Recent()
+        self._last_heard_at: datetime | None = None
+
+    def live_calls(self) -> list[LiveCall]:
+        """Calls that have not ended, the oldest first."""
+        return list({call.call_sid: call for call in self._by_channel.values()}.values())
+
+    def take_opened(self) -> list[LiveCall]:
+        """Calls that began since the last time, whether or not they ended meanwhile."""
+        if not self._opened_calls:
+            return []
+        opened, self._opened_calls = self._opened_calls, []
+        return opened
+
+    def take_changed(self) -> list[LiveCall]:
+        """Live calls that changed in a way services care about, since the last time."""
+        if not self._changed:
+            return []
+        changed, self._changed = list(self._changed.values()), {}
+        return changed
+
+    def take_ended(self) -> list[LiveCall]:
+        """Calls that ended since the last time."""
+        if not self._ended:
+            return []
+        ended, self._ended = self._ended, []
+        return ended
+
+    def apply(self, event: CallEvent) -> None:  # noqa: PLR0912 - one line per kind of event
+        """Take in what happened. Events about channels never seen change nothing; no order of events raises."""
+        match event:
+            case ChannelOpened():
+                self._opened(event)
+            case AppStarted():
+                self._app_started(event)
+            case DialBegan():
+                self._dial_began(event)
+            case DialEnded():
+                self._dial_ended(event)
+            case ChannelRinging():
+                self._ringing(event)
+            case ChannelUp():
+                self._up(event)
+            case CallerIdentified():
+                self._identified(event)
+            case BridgeJoined():
+                self._bridge_joined(event)
+            case BridgeLeft():
+                self._bridge_left(event)
+            case Held() | Unheld():
+                self._held(event)
+            case QueueJoined():
+                self._queue_joined(event)
+            case QueueLeft():
+                self._queue_left(event)
+            case HangupRequested():
+                self._hangup_requested(event)
+            case ChannelClosed():
+                self._closed(event)
+            case LineLost():
+                self._last_heard_at = event.at
+            case SnapshotTaken():
+                self._snapshot_taken(event)
+            case _:
+                assert_never(event)
+
+    # Finding the call and the leg
+
+    def _leg(self, channel: str, linked: str) -> tuple[LiveCall, Leg] | None:
+        call = self._by_channel.get(channel)
+        if call is None:
+            return None
+        if linked not in call.linked:
+            call = self._joined_by(call, linked)
+        return call, call.legs[channel]
+
+    def _joined_by(self, call: LiveCall, linked: str) -> LiveCall:
+        """A channel's linkedid changed, as when an attended transfer makes one call of two: the older goes on."""
+        other = self._by_linked.get(linked)
+        if other is None or other is call:
+            call.linked.add(linked)
+            self._by_linked[linked] = call
+            return call
+        older, younger = (other, call) if other.started_at <= call.started_at else (call, other)
+        self._merge(older, younger)
+        return older
+
+    def _merge(self, older: LiveCall, younger: LiveCall) -> None:
+        at = younger.last_heard_at or older.started_at
+        for channel, leg in younger.legs.items():
+            older.legs.setdefault(channel, leg)
+        for channel in younger.open_channels:
+            older.open_channels.add(channel)
+            self._by_channel[channel] = older
+        for linked in younger.linked:
+            older.linked.add(linked)
+            self._by_linked[linked] = older
+        older.note(at, "merged", call_sid=younger.call_sid)
+        younger.merged_into = older.call_sid
+        younger.open_channels = set()
+        self._end(younger, at)
+        self._talk(older, at)
+        self._changed[older.call_sid] = older
+
+    def _touch(self, call: LiveCall, at: datetime) -> None:
+        call.last_heard_at = at
+        if call.assignment.rule is None:
+            call.assignment = self.assign(call.facts())
+        self._changed[call.call_sid] = call
+
+    # Channels
+
+    def _opened(self, event: ChannelOpened) -> None:
+        found = self._leg(event.channel, event.linked)
+        if found is not None:
+            self._seen_again(*found, event)
+            return
+        if event.channel in self._gone_channels:
+            return
+        call = self._by_linked.get(event.linked)
+        if call is None:
+            call = self._new_call(event)
+        elif len(call.legs) >= MAX_LEGS:
+            self._forget_oldest_leg(call)
+        endpoint = endpoint_of(event.name)
+        opened_at = event.at if event.age_seconds is None else event.at - timedelta(seconds=event.age_seconds)
+        leg = Leg(
+            channel=event.channel,
+            name=event.name,
+            endpoint=endpoint,
+            opened_at=opened_at,
+            number=event.number,
+            caller_name=event.caller_name,
+            context=event.context,
+            exten=event.exten,
+            accountcode=event.accountcode,
+        )
+        call.legs[event.channel] = leg
+        call.open_channels.add(event.channel)
+        self._by_channel[event.channel] = call
+        if event.channel == call.native_id:
+            call.caller_number = event.number
+            call.caller_name = event.caller_name
+            if event.exten not in _SPECIAL_EXTENSIONS:
+                call.callee = event.exten
+        else:
+            leg.number = leg_number(endpoint, "", event.number, is_trunk=self.rules.is_trunk(endpoint))
+        call.note(event.at, "channel", name=event.name, found=True if event.age_seconds is not None else None)
+        if event.up:
+            self._mark_up(call, leg, event.at)
+        if event.age_seconds is not None:
+            self._seen_again(call, leg, event)
+        self._touch(call, event.at)
+
+    def _new_call(self, event: ChannelOpened) -> LiveCall:
+        started_at = event.at if event.age_seconds is None else event.at - timedelta(seconds=event.age_seconds)
+        # A straggler of a call that has ended is a call of its own and must not take the other's record.
+        native_id = event.channel if event.linked in self._gone_linked else event.linked
+        call = LiveCall(
+            call_sid=f"{self._site}:{self._pbx}:{native_id}",
+            site=self._site,
+            pbx=self._pbx,
+            native_id=native_id,
+            started_at=started_at,
+            rules=self.rules,
+            linked={event.linked},
+            start_estimated=event.age_seconds is not None,
+        )
+        self._by_linked[event.linked] = call
+        self._opened_calls.append(call)
+        return call
+
+    def _forget_oldest_leg(self, call: LiveCall) -> None:
+        """A call with hundreds of legs is a loop in the dialplan; its first and its open legs are kept."""
+        for channel in call.legs:
+            if channel != call.native_id and channel not in call.open_channels:
+                del call.legs[channel]
+                return
+
+    def _seen_again(self, call: LiveCall, leg: Leg, event: ChannelOpened) -> None:
+        """A snapshot lists a channel: what was missed while nobody listened is taken from it."""
+        if event.up and leg.up_at is None:
+            self._mark_up(call, leg, event.at)
+        if event.application:
+            self._application(call, leg, event.application, event.at)
+        if event.bridge is not None and leg.bridge != event.bridge:
+            self._join_bridge(call, leg, event.bridge, event.at)
+        self._touch(call, event.at)
+
+    def _ringing(self, event: ChannelRinging) -> None:
+        found = self._leg(event.channel, event.linked)
+        if found is None:
+            return
+        call, leg = found
+        if leg.ringing_at is None:
+            leg.ringing_at = event.at
+            call.note(event.at, "ringing", channel=leg.name)
+        self._touch(call, event.at)
+
+    def _up(self, event: ChannelUp) -> None:
+        found = self._leg(event.channel, event.linked)
+        if found is None:
+            return
+        call, leg = found
+        self._mark_up(call, leg, event.at)
+        self._touch(call, event.at)
+
+    def _mark_up(self, call: LiveCall, leg: Leg, at: datetime) -> None:
+        if leg.up_at is not None:
+            return
+        leg.up_at = at
+        call.note(at, "up", channel=leg.name)
+        if leg is call.root and call.answered_at is None:
+            call.pbx_answered_at = at
+
+    def _identified(self, event: CallerIdentified) -> None:
+        """The first number told of the caller counts: what the dialplan makes of it later is the PBX's presentation."""
+        found = self._leg(event.channel, event.linked)
+        if found is None:
+            return
+        call, leg = found
+        if leg is call.root:
+            call.caller_number = call.caller_number or event.number
+            call.caller_name = call.caller_name or event.name
+        leg.number = leg.number or event.number
+        self._touch(call, event.at)
+
+    def _app_started(self, event: AppStarted) -> None:
+        found = self._leg(event.channel, event.linked)
+        if found is None:
+            return
+        call, leg = found
+        self._dial_came_to_nothing(call, event.channel)
+        if leg is call.root and call.callee is None and event.exten not in _SPECIAL_EXTENSIONS:
+            call.callee = event.exten
+            self._touch(call, event.at)
+        if event.application.lower() in _DIALLING:
+            self._dialling(call, event)
+        self._application(call, leg, event.application, event.at)
+        call.last_heard_at = event.at
+
+    def _dialling(self, call: LiveCall, event: AppStarted) -> None:
+        call.dial_round += 1
+        if event.application.lower() != "dial":
+            return
+        call.pending_dial = event.channel
+        if any(self.rules.is_trunk(endpoint) for endpoint in dialled_endpoints(event.data)):
+            call.dialled_trunk = True
+            self._touch(call, event.at)
+
+    def _dial_came_to_nothing(self, call: LiveCall, channel: str) -> None:
+        """The dialplan went on (or the channel ended) after a Dial that made no leg: nobody could be reached."""
+        if call.pending_dial == channel:
+            call.pending_dial = None
+            call.dial_reached_nobody = True
+
+    def _application(self, call: LiveCall, leg: Leg, application: str, at: datetime) -> None:
+        if leg.application == application:
+            return
+        leg.application = application
+        if self.rules.is_voicemail(application):
+            call.voicemail_at = call.voicemail_at or at
+        elif self.rules.is_answering(application):
+            self._mark_answered(call, leg, at, by=application)
+        else:
+            return
+        call.note(at, "application", application=application)
+        self._touch(call, at)
+
+    def _hangup_requested(self, event: HangupRequested) -> None:
+        found = self._leg(event.channel, event.linked)
+        if found is None:
+            return
+        call, leg = found
+        call.last_heard_at = event.at
+        if call.hangup_source is not None:
+            return
+        if leg is call.root:
+            call.hangup_source = HangupSource.CALLER
+        elif call.answered_at is not None and leg.bridge is not None:
+            call.hangup_source = HangupSource.CALLEE
+        else:
+            return  # a phone that declined or was busy does not end the call
+        call.note(event.at, "hangup", by=call.hangup_source)
+
+    def _closed(self, event: ChannelClosed) -> None:
+        found = self._leg(event.channel, event.linked)
+        if found is None:
+            return
+        call, leg = found
+        self._close_leg(call, leg, event.at, event.cause)
+
+    def _close_leg(self, call: LiveCall, leg: Leg, at: datetime, cause: int | None) -> None:
+        self._dial_came_to_nothing(call, leg.channel)
+        self._leave_bridge(call, leg, at)
+        self._unhold(call, leg, at)
+        leg.closed_at = at
+        leg.cause = cause
+        call.note(at, "gone", channel=leg.name, cause=cause)
+        call.open_channels.discard(leg.channel)
+        self._by_channel.pop(leg.channel, None)
+        self._gone_channels.add(leg.channel)
+        if call.open_channels:
+            self._touch(call, at)
+        else:
+            self._end(call, at)
+
+    def _end(self, call: LiveCall, at: datetime) -> None:
+        if call.ringing_since is not None:
+            self._stop_ringing(call, at)
+        self._talk(call, at)
+        self._touch(call, at)
+        call.ended_at = max(at, call.started_at)
+        for linked in call.linked:
+            if self._by_linked.get(linked) is call:
+                del self._by_linked[linked]
+                self._gone_linked.add(linked)
+        self._changed.pop(call.call_sid, None)
+        self._ended.append(call)
+
+    # Reaching others
+
+    def _dial_began(self, event: DialBegan) -> None:
+        found = self._leg(event.dest, event.linked)
+        if found is None:
+            return
+        call, leg = found
+        if call.pending_dial == event.channel:
+            call.pending_dial = None
+            call.dial_reached_nobody = False
+        leg.dialled = True
+        leg.dialled_at = event.at
+        leg.dial_round = call.dial_round
+        leg.dial_string = event.dial_string
+        leg.dial_status = None
+        is_trunk = self.rules.is_trunk(leg.endpoint)
+        leg.number = leg_number(leg.endpoint, event.dial_string, leg.number, is_trunk=is_trunk)
+        if call.ringing_since is None and call.answered_at is None:
+            call.ringing_since = event.at
+        call.note(event.at, "dialled", channel=leg.name, number=leg.number)
+        self._touch(call, event.at)
+
+    def _dial_ended(self, event: DialEnded) -> None:
+        found = self._leg(event.dest, event.linked)
+        if found is None:
+            return
+        call, leg = found
+        if leg.dial_status is None:  # Asterisk tells CANCEL twice when a queue's caller gives up
+            leg.dial_status = event.status
+            call.note(event.at, "dial_ended", channel=leg.name, status=event.status, forward=event.forward)
+        if event.status is DialStatus.ANSWER and not leg.is_local:
+            self._mark_answered(call, leg, leg.up_at or event.at, by=leg.number)
+        open_attempts = (other for other in call.legs.values() if other.dialled and other.dial_status is None)
+        if call.ringing_since is not None and next(open_attempts, None) is None:
+            self._stop_ringing(call, event.at)
+        self._touch(call, event.at)
+
+    def _mark_answered(self, call: LiveCall, leg: Leg, at: datetime, *, by: str | None) -> None:
+        if call.answered_at is not None:
+            return
+        root = call.root
+        if leg is root and root.up_at is not None:
+            at = max(at, root.up_at)
+        call.answered_at = at
+        call.answered_by = by
+        call.answering_channel = leg.channel
+        if call.ringing_since is not None:
+            self._stop_ringing(call, at)
+        if call.pbx_answered_at is not None and call.pbx_answered_at >= at:
+            call.pbx_answered_at = None  # the caller's leg came up because the other did
+        call.note(at, "answered", by=by)
+        if leg is root:
+            self._talk(call, at)
+
+    def _stop_ringing(self, call: LiveCall, at: datetime) -> None:
+        if call.ringing_since is not None:
+            call.ring_seconds += max(0.0, (at - call.ringing_since).total_seconds())
+            call.ringing_since = None
+
+    # Talking
+
+    def _bridge_joined(self, event: BridgeJoined) -> None:
+        found = self._leg(event.channel, event.linked)
+        if found is None:
+            return
+        call, leg = found
+        self._join_bridge(call, leg, event.bridge, event.at)
+        self._touch(call, event.at)
+
+    def _join_bridge(self, call: LiveCall, leg: Leg, bridge: str, at: datetime) -> None:
+        if leg.bridge == bridge:
+            return
+        self._leave_bridge(call, leg, at)
+        leg.bridge = bridge
+        leg.bridged_at = at
+        members = self._bridges.setdefault(bridge, set())
+        members.add(leg.channel)
+        call.note(at, "bridged", channel=leg.name)
+        if call.answered_at is None and len(members) > 1:
+            for channel in members:
+                other = call.legs.get(channel)
+                if other is not None and other is not call.root and not other.is_local:
+                    self._mark_answered(call, other, other.up_at or at, by=other.number)
+                    break
+        self._talk(call, at)
+
+    def _bridge_left(self, event: BridgeLeft) -> None:
+        found = self._leg(event.channel, event.linked)
+        if found is None:
+            return
+        call, leg = found
+        if leg.bridge == event.bridge:
+            self._leave_bridge(call, leg, event.at)
+        self._touch(call, event.at)
+
+    def _leave_bridge(self, call: LiveCall, leg: Leg, at: datetime) -> None:
+        if leg.bridge is None:
+            return
+        members = self._bridges.get(leg.bridge)
+        if members is not None:
+            members.discard(leg.channel)
+            if not members:
+                del self._bridges[leg.bridge]
+        if leg.bridged_at is not None:
+            leg.talk_seconds += max(0.0, (at - leg.bridged_at).total_seconds())
+        leg.bridge = None
+        leg.bridged_at = None
+        self._talk(call, at)
+
+    def _talk(self, call: LiveCall, at: datetime) -> None:
+        """Start or stop the clock of the conversation: two parties in one bridge, or a service that answered."""
+        talking = self._somebody_talks(call)
+        if talking and call.talking_since is None:
+            call.talking_since = at
+        elif not talking and call.talking_since is not None:
+            call.talk_seconds += max(0.0, (at - call.talking_since).total_seconds())
+            call.talking_since = None
+
+    def _somebody_talks(self, call: LiveCall) -> bool:
+        if call.answered_at is None:
+            return False
+        root = call.root
+        if root is not None and call.answering_channel == root.channel:
+            return root.channel in call.open_channels and self.rules.is_answering(root.application)
+        for channel in call.open_channels:
+            bridge = call.legs[channel].bridge
+            if bridge is not None and len(self._bridges.get(bridge, ())) > 1:
+                return True
+        return False
+
+    def _held(self, event: Held | Unheld) -> None:
+        found = self._leg(event.channel, event.linked)
+        if found is None:
+            return
+        call, leg = found
+        if isinstance(event, Held):
+            if leg.held_at is None:
+                leg.held_at = event.at
+                call.held_since = call.held_since or event.at
+                call.note(event.at, "held", channel=leg.name)
+        else:
+            self._unhold(call, leg, event.at)
+        self._touch(call, event.at)
+
+    def _unhold(self, call: LiveCall, leg: Leg, at: datetime) -> None:
+        if leg.held_at is None:
+            return
+        leg.held_at = None
+        call.note(at, "unheld", channel=leg.name)
+        if call.held_since is not None and not any(other.held_at for other in call.legs.values()):
+            call.hold_seconds += max(0.0, (at - call.held_since).total_seconds())
+            call.held_since = None
+
+    # Queues
+
+    def _queue_joined(self, event: QueueJoined) -> None:
+        found = self._leg(event.channel, event.linked)
+        if found is None:
+            return
+        call, _ = found
+        call.queue = event.queue or call.queue
+        call.in_queue = True
+        call.note(event.at, "queued", queue=event.queue, position=event.position)
+        self._touch(call, event.at)
+
+    def _queue_left(self, event: QueueLeft) -> None:
+        found = self._leg(event.channel, event.linked)
+        if found is None:
+            return
+        call, _ = found
+        if event.abandoned:
+            call.queue_abandoned = True
+        elif call.in_queue:
+            call.in_queue = False
+            call.note(event.at, "left_queue", queue=event.queue)
+        self._touch(call, event.at)
+
+    # Blindness
+
+    def _snapshot_taken(self, event: SnapshotTaken) -> None:
+        """Channels that the PBX no longer has ended unseen: at the last moment they were known alive, marked so."""
+        for channel in [channel for channel in self._by_channel if channel not in event.channels]:
+            call = self._by_channel.get(channel)
+            if call is None:
+                continue
+            heard = [moment for moment in (call.last_heard_at, self._last_heard_at) if moment is not None]
+            at = min(max(heard, default=event.at), event.at)
+            call.end_estimated = True
+            call.note(event.at, "found_gone", channel=call.legs[channel].name)
+            self._close_leg(call, call.legs[channel], at, None)

@@ -1,0 +1,87 @@
+"""How a call ended, in two words: the table of statuses and dispositions, as code."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from agent.calls.events import DialStatus
+from sync.models import Disposition, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`status` tells how far the call came, `disposition` why not further."""
+
+    status: Status
+    disposition: Disposition
+
+
+ANSWERED: Final = Outcome(Status.COMPLETED, Disposition.ANSWERED)
+VOICEMAIL: Final = Outcome(Status.COMPLETED, Disposition.VOICEMAIL)
+CANCELLED: Final = Outcome(Status.ABANDONED, Disposition.CANCELLED)
+NO_ANSWER: Final = Outcome(Status.FAILED, Disposition.NO_ANSWER)
+BUSY: Final = Outcome(Status.FAILED, Disposition.BUSY)
+CONGESTION: Final = Outcome(Status.FAILED, Disposition.CONGESTION)
+FAILED: Final = Outcome(Status.FAILED, Disposition.FAILED)
+
+# Q.850 causes of a leg whose DialStatus only says NOANSWER although nobody could have answered:
+# unallocated, no route, no user responding, subscriber absent, rejected, out of order, invalid number, unspecified.
+_UNREACHABLE: Final = frozenset({1, 2, 3, 18, 20, 21, 22, 27, 28, 31, 38, 41, 58, 88, 111})
+_CONGESTED: Final = frozenset({34, 42, 44})
+_USER_BUSY: Final = 17
+
+
+def decide(
+    *,
+    answered: bool,
+    voicemail: bool,
+    caller_gave_up: bool,
+    dialled: Sequence[tuple[DialStatus | None, int | None]],
+    reached_nobody: bool,
+    cause: int | None,
+) -> Outcome:
+    """The outcome from what was seen.
+
+    `dialled` tells each leg dialled in the last attempt (its DialStatus and Q.850 cause), `reached_nobody` that
+    an attempt made no leg at all, `cause` the Q.850 cause on the caller's leg.
+    """
+    if answered:
+        return ANSWERED
+    if voicemail:
+        return VOICEMAIL
+    if caller_gave_up:
+        return CANCELLED
+    if dialled:
+        return _of_attempt({_of_leg(status, leg_cause) for status, leg_cause in dialled})
+    if reached_nobody:
+        return FAILED
+    return _of_cause(cause)
+
+
+def _of_attempt(legs: set[Outcome]) -> Outcome:
+    """One phone that rang in vain outweighs others that were busy or dead: somebody might have answered."""
+    for outcome in (NO_ANSWER, BUSY, CONGESTION):
+        if outcome in legs:
+            return outcome
+    return FAILED
+
+
+def _of_leg(status: DialStatus | None, cause: int | None) -> Outcome:
+    match status:
+        case DialStatus.BUSY:
+            return BUSY
+        case DialStatus.CONGESTION:
+            return CONGESTION
+        case DialStatus.CHANUNAVAIL:
+            return FAILED
+        case _:
+            return FAILED if cause in _UNREACHABLE else NO_ANSWER
+
+
+def _of_cause(cause: int | None) -> Outcome:
+    """Nobody was dialled, the PBX itself ended the call: a closing announcement is nobody answering."""
+    if cause == _USER_BUSY:
+        return BUSY
+    if cause in _CONGESTED:
+        return CONGESTION
+    return FAILED if cause in _UNREACHABLE else NO_ANSWER

@@ -1,0 +1,101 @@
+"""Whose call it is: the first of a site's rules that matches, else its default tenant, else nobody's yet."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from agent.calls.rules import CallRules
+from config.settings import TenancySettings, TenantRule
+from sync.models import Call, Direction
+
+
+@dataclass(frozen=True, slots=True)
+class CallFacts:
+    """What tenant rules can look at. Numbers as the PBX told them."""
+
+    pbx: str
+    direction: Direction | None = None  # None: not known, a rule that needs it may match
+    callee: str | None = None
+    context: str | None = None
+    accountcode: str | None = None
+    endpoints: frozenset[str] = frozenset()
+    trunks: frozenset[str] = frozenset()
+    extensions: frozenset[str] = field(default_factory=frozenset)  # of the phones of this site
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Who gets the call, and by which rule (its place in the settings, counted from 0; None: by default)."""
+
+    tenant: str | None = None
+    rule: int | None = None
+
+
+def assign(tenancy: TenancySettings, facts: CallFacts) -> Assignment:
+    """The first rule that matches wins."""
+    for number, rule in enumerate(tenancy.rules):
+        if matches(rule, facts):
+            return Assignment(rule.tenant, number)
+    return Assignment(tenancy.default)
+
+
+def matches(rule: TenantRule, facts: CallFacts) -> bool:
+    """Whether every condition of the rule holds."""
+    return all(_conditions(rule, facts))
+
+
+def _conditions(rule: TenantRule, facts: CallFacts) -> Iterable[bool]:
+    if rule.pbx is not None:
+        yield rule.pbx == facts.pbx
+    if rule.context is not None:
+        yield facts.context is not None and fnmatchcase(facts.context, rule.context)
+    if rule.accountcode is not None:
+        yield rule.accountcode == facts.accountcode
+    if rule.trunk is not None:
+        yield any(fnmatchcase(trunk, rule.trunk) for trunk in facts.trunks)
+    if rule.endpoint is not None:
+        yield any(fnmatchcase(endpoint, rule.endpoint) for endpoint in facts.endpoints)
+    if rule.did_prefix is not None:
+        did = _did(facts)
+        yield did is not None and did.startswith(rule.did_prefix.lstrip("+"))
+    if rule.did_range is not None:
+        did = _did(facts)
+        low, high = (number.lstrip("+") for number in rule.did_range)
+        yield did is not None and did.isdigit() and len(did) == len(low) and low <= did <= high
+    if rule.extension_range is not None:
+        low_ext, high_ext = rule.extension_range
+        yield any(low_ext <= int(number) <= high_ext for number in facts.extensions if number.isdecimal())
+
+
+def _did(facts: CallFacts) -> str | None:
+    if facts.callee is None or facts.direction not in {None, Direction.INBOUND}:
+        return None
+    return facts.callee.lstrip("+")
+
+
+def facts_of(call: Call, rules: CallRules) -> CallFacts:
+    """The facts of a stored call, for looking at the rules again."""
+    return facts_of_legs(
+        pbx=call.pbx, direction=Direction(call.direction), callee=call.callee_id, legs=call.legs, rules=rules
+    )
+
+
+def facts_of_legs(
+    *, pbx: str, direction: Direction, callee: str | None, legs: list[Mapping[str, Any]] | list[dict[str, Any]],
+    rules: CallRules,
+) -> CallFacts:  # fmt: skip
+    """The facts of a call whose legs are told as in `Call.legs`, the caller's first."""
+    endpoints = frozenset(leg["endpoint"] for leg in legs)
+    first: Mapping[str, Any] = legs[0] if legs else {}
+    numbers = (first.get("number"),) if direction is not Direction.INBOUND else (leg.get("number") for leg in legs[1:])
+    return CallFacts(
+        pbx=pbx,
+        direction=direction,
+        callee=callee,
+        context=first.get("context"),
+        accountcode=first.get("accountcode"),
+        endpoints=endpoints,
+        trunks=frozenset(endpoint for endpoint in endpoints if rules.is_trunk(endpoint)),
+        extensions=frozenset(number for number in numbers if number),
+    )

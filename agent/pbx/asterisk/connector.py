@@ -1,0 +1,287 @@
+"""Keeps one Asterisk's manager connection up and reads it as fast as it comes."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from agent.errors import PbxLost, PbxRefused
+from agent.pbx.asterisk.interpreter import LINE_LOST, SNAPSHOT_TAKEN, AsteriskInterpreter
+from agent.pbx.asterisk.protocol import AmiMessage, AmiSession, SessionState
+from agent.pbx.feed import Feed, LineState, LineStatus
+from config.settings import AsteriskSettings
+from sync.backoff import Backoff
+
+log = logging.getLogger(__name__)
+
+# Without the "system" class there is no FullyBooted; then the channels are listed all the same.
+_BOOT_PATIENCE_SECONDS: Final = 5.0
+_RECEIVE_BUFFER_BYTES: Final = 4 * 1024 * 1024
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class AsteriskConnector:
+    """One PBX's line. `status` is kept current for operators; `run` ends only by cancellation."""
+
+    def __init__(
+        self,
+        settings: AsteriskSettings,
+        *,
+        feed: Feed,
+        backoff: Backoff,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._settings = settings
+        self._feed = feed
+        self._backoff = backoff
+        self._now = now
+        self.status = LineStatus(pbx=settings.name, address=f"{settings.host}:{settings.port}")
+
+    async def run(self) -> None:
+        """Connect, listen, and connect again whenever the line is lost."""
+        while True:
+            try:
+                await self._listen()
+            except PbxLost as exc:
+                self._lost(exc)
+            await asyncio.sleep(self._backoff.next_delay())
+
+    def _lost(self, exc: PbxLost) -> None:
+        was_up = self.status.state is LineState.CONNECTED
+        state = LineState.REFUSED if isinstance(exc, PbxRefused) else LineState.LOST
+        if was_up or self.status.state is not state or self.status.reason != str(exc):
+            log.warning("pbx line %s: %s", state, exc, extra={"pbx": self._settings.name})
+        if was_up or self.status.since is None or self.status.state is not state:
+            self.status.since = self._now()
+        self.status.state = state
+        self.status.reason = str(exc)
+        self.status.reconnects += was_up
+
+    async def _listen(self) -> None:
+        line = await self._connect()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                watch = tasks.create_task(line.watch(), name=f"pbx-{self._settings.name}-watch")
+                try:
+                    await line.closed
+                finally:
+                    watch.cancel()
+        except* PbxLost as group:
+            raise group.exceptions[0] from None
+        finally:
+            line.close()
+            if line.was_ready:
+                last = self.status.last_heard_at or self._now()
+                self._feed.heard(LINE_LOST, line.interpreter.interpret(LINE_LOST, last), last)
+
+    async def _connect(self) -> "_Line":
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        line = _Line(settings, feed=self._feed, status=self.status, now=self._now, on_ready=self._backoff.succeeded)
+        try:
+            async with asyncio.timeout(settings.connect_timeout_seconds):
+                await loop.create_connection(
+                    lambda: line,
+                    settings.host,
+                    settings.port,
+                    ssl=self._tls(),
+                    server_hostname=(settings.tls_server_name or settings.host) if settings.tls else None,
+                )
+        except TimeoutError:
+            seconds = settings.connect_timeout_seconds
+            raise PbxLost(f"no connection to {self.status.address} within {seconds:g} s") from None
+        except ssl.SSLCertVerificationError as exc:
+            raise PbxLost(
+                f"the certificate of {self.status.address} is not trusted ({exc.verify_message}); set tls_ca_file"
+            ) from exc
+        except (OSError, ssl.SSLError) as exc:
+            raise PbxLost(f"no connection to {self.status.address}: {exc.strerror or exc}") from exc
+        return line
+
+    def _tls(self) -> ssl.SSLContext | None:
+        if not self._settings.tls:
+            return None
+        try:
+            return ssl.create_default_context(cafile=self._settings.tls_ca_file)
+        except OSError as exc:
+            raise PbxLost(f"tls_ca_file {self._settings.tls_ca_file} cannot be read: {exc.strerror or exc}") from exc
+
+
+class _Line(asyncio.Protocol):
+    """One connection from banner to end."""
+
+    def __init__(
+        self,
+        settings: AsteriskSettings,
+        *,
+        feed: Feed,
+        status: LineStatus,
+        now: Callable[[], datetime],
+        on_ready: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._feed = feed
+        self._status = status
+        self._now = now
+        self._on_ready = on_ready
+        self.interpreter = AsteriskInterpreter()
+        self._session = AmiSession(
+            username=settings.username,
+            secret=settings.secret.get_secret_value() if settings.secret else "",
+            md5=settings.login == "md5",
+            event_classes=settings.event_classes,
+            drop_events=settings.drop_events,
+            action_prefix=f"sentiric-{settings.name}-{id(self):x}",
+        )
+        self._transport: asyncio.Transport | None = None
+        self._resuming: asyncio.Task[None] | None = None
+        self._heard = asyncio.Event()
+        self._booted = asyncio.Event()
+        self.was_ready = False
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what asyncio promises for TCP
+        self._transport = transport
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        arrived_at = self._now()
+        self._heard.set()
+        try:
+            messages = self._session.receive(data)
+        except PbxLost as exc:
+            self._fail(exc)
+            return
+        self._send()
+        status = self._status
+        status.last_heard_at = arrived_at
+        status.events += len(messages)
+        status.oversized_frames = self._session.oversized
+        if not self.was_ready and self._session.state is SessionState.READY:
+            self._ready(arrived_at)
+        for message in messages:
+            if message.name == "FullyBooted":
+                self._booted.set()
+            self._feed.heard(message.raw, self.interpreter.event_of(message, arrived_at), arrived_at)
+        if not self._feed.has_room() and self._transport is not None and self._resuming is None:
+            self._transport.pause_reading()
+            self._resuming = asyncio.get_running_loop().create_task(self._resume(), name="pbx-resume")
+
+    def eof_received(self) -> None:
+        self._fail(PbxLost("the PBX closed the connection"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        text = f"the connection broke: {exc}" if exc else "the PBX closed the connection"
+        self._fail(PbxLost(text))
+
+    # ours
+
+    def close(self) -> None:
+        """Drop the connection at once."""
+        if self._resuming is not None:
+            self._resuming.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        self._fail(PbxLost("closed"))
+        with contextlib.suppress(PbxLost):
+            self.closed.result()  # so that nobody waits for an error that was seen
+
+    async def watch(self) -> None:
+        """Log in within the deadline, list channels, then notice a line that is dead but open."""
+        settings = self._settings
+        try:
+            async with asyncio.timeout(settings.connect_timeout_seconds):
+                while not self.was_ready:
+                    self._heard.clear()
+                    await self._heard.wait()
+        except TimeoutError:
+            raise PbxLost(f"no log-in to {self._status.address} within its time") from None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_BOOT_PATIENCE_SECONDS):
+                await self._booted.wait()
+        self._list_channels()
+        listed_at = self._now()
+        while True:
+            self._heard.clear()
+            await asyncio.sleep(settings.ping_seconds)
+            if not self._heard.is_set() or self._status.clock_offset_seconds is None:
+                await self._ping()
+            if (self._now() - listed_at).total_seconds() >= settings.snapshot_seconds:
+                self._list_channels()
+                listed_at = self._now()
+
+    async def _ping(self) -> None:
+        self._heard.clear()
+        self._session.action("Ping", then=self._ponged)
+        self._send()
+        try:
+            async with asyncio.timeout(self._settings.pong_timeout_seconds):
+                await self._heard.wait()
+        except TimeoutError:
+            raise PbxLost("the PBX no longer answers, though the connection is open") from None
+
+    def _ponged(self, message: AmiMessage) -> None:
+        with contextlib.suppress(ValueError):  # Asterisk before 1.8 sends no time
+            self._status.clock_offset_seconds = float(message.get("timestamp")) - self._now().timestamp()
+
+    def _list_channels(self) -> None:
+        """Ask for all channels; the ping behind it tells when everything said before the list has come too."""
+        self._session.action("CoreShowChannels", then=self._list_began)
+        self._session.action("Ping", then=self._list_ended)
+        self._send()
+
+    def _list_began(self, message: AmiMessage) -> None:
+        if message.get("response") == "Success":
+            self._status.warnings.pop("snapshot", None)
+            return
+        self._status.warnings["snapshot"] = (
+            "the AMI user may not list channels, so calls whose end is missed stay open; "
+            "add write=reporting to it in manager.conf"
+        )
+        log.warning("the pbx refuses to list its channels", extra={"pbx": self._settings.name})
+
+    def _list_ended(self, message: AmiMessage) -> None:
+        self._ponged(message)
+        # The messages of this very read come first; the mark closes the list after them.
+        asyncio.get_running_loop().call_soon(self._mark_snapshot)
+
+    def _mark_snapshot(self) -> None:
+        if not self.closed.done():
+            at = self._now()
+            self._feed.heard(SNAPSHOT_TAKEN, self.interpreter.interpret(SNAPSHOT_TAKEN, at), at)
+
+    def _ready(self, at: datetime) -> None:
+        self.was_ready = True
+        self._on_ready()
+        status = self._status
+        status.state, status.since, status.reason = LineState.CONNECTED, at, None
+        status.version = self._session.version
+        log.info("pbx connected", extra={"pbx": self._settings.name, "address": status.address, "ami": status.version})
+
+    async def _resume(self) -> None:
+        await self._feed.wait_for_room()
+        self._resuming = None
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _send(self) -> None:
+        data = self._session.outgoing()
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _fail(self, exc: PbxLost) -> None:
+        if not self.closed.done():
+            self.closed.set_exception(exc)

@@ -1,0 +1,255 @@
+"""AMI without I/O: bytes go in, messages and bytes to send come out.
+
+Framing per Asterisk's main/manager.c: a banner line, then messages of `Key: value` lines, each ended by an empty line.
+Keys are case-insensitive and may repeat, values may be empty or hold ': '. The answer of an old-style `Command`
+(Asterisk 13 and older) is raw text that may hold empty lines and ends with `--END COMMAND--`.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from enum import Enum, auto
+from typing import Final
+
+from agent.errors import PbxLost, PbxRefused
+
+MAX_FRAME_BYTES: Final = 256 * 1024  # the largest honest one, a list item with every channel variable, is far smaller
+MAX_BANNER_BYTES: Final = 256
+
+_END: Final = b"\r\n\r\n"
+_OLD_COMMAND: Final = b"Response: Follows"
+_OLD_COMMAND_END: Final = b"--END COMMAND--"
+
+
+class AmiMessage:
+    """One AMI message. Its fields are only parsed when somebody asks for one.
+
+    On a busy Asterisk four of five events are of no interest; to look at their name costs a fifth of parsing them.
+    """
+
+    __slots__ = ("_fields", "name", "raw")
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self._fields: dict[str, list[str]] | None = None
+        if raw.startswith(b"Event: "):
+            end = raw.find(b"\r\n")
+            self.name = raw[7:end].decode("ascii", "replace") if end > 0 else raw[7:].decode("ascii", "replace")
+        else:
+            self.name = self.get("event")
+
+    def get(self, key: str, default: str = "") -> str:
+        """The first value of `key` (in lower case), or `default`."""
+        values = self.fields().get(key)
+        return values[0] if values else default
+
+    def all(self, key: str) -> list[str]:
+        """Every value of `key` (in lower case), in order."""
+        return self.fields().get(key, [])
+
+    def fields(self) -> dict[str, list[str]]:
+        """All fields by their key in lower case."""
+        if self._fields is None:
+            self._fields = {}
+            for line in decode(self.raw).split("\r\n"):
+                key, colon, value = line.partition(":")
+                if colon:
+                    self._fields.setdefault(key.lower(), []).append(value[1:] if value.startswith(" ") else value)
+                elif line:  # raw lines of an old-style Command
+                    self._fields.setdefault("output", []).append(line)
+        return self._fields
+
+    def __repr__(self) -> str:
+        return f"<AmiMessage {self.name or 'Response'} {len(self.raw)} bytes>"  # its content is personal data
+
+
+def decode(raw: bytes) -> str:
+    """Asterisk passes names through as the phone sent them: UTF-8 nearly always, else a Turkish or Western byte set.
+
+    Windows-1254 holds both ISO-8859-9 and, but for six letters, ISO-8859-1; its few holes become U+FFFD.
+    """
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return "\r\n".join(_decode_line(line) for line in raw.split(b"\r\n"))
+
+
+def _decode_line(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        return line.decode("cp1254", "replace")
+
+
+class AmiFramer:
+    """Cuts a stream of bytes into frames, whatever pieces it arrives in; holds at most one unfinished frame."""
+
+    def __init__(self, *, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._max_frame_bytes = max_frame_bytes
+        self._tail = b""
+        self._skipping = False
+        self.oversized = 0  # frames thrown away because they were longer than allowed
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The frames completed by `data`, without their empty line."""
+        pieces = (self._tail + data if self._tail else data).split(_END)
+        self._tail = pieces.pop()
+        frames = [frame for frame in self._whole(pieces) if frame]
+        if len(self._tail) > self._max_frame_bytes:
+            self._skipping = True
+            # The delimiter may be cut: its first three bytes have to stay.
+            self._tail = self._tail[-3:]
+        return frames
+
+    def _whole(self, pieces: list[bytes]) -> Iterator[bytes]:
+        unfinished: bytes | None = None
+        for number, piece in enumerate(pieces):
+            if self._skipping:
+                self._skipping = False
+                self.oversized += 1
+                continue
+            frame = piece.lstrip(b"\r\n") if unfinished is None else unfinished + _END + piece
+            if frame.startswith(_OLD_COMMAND) and not frame.rstrip().endswith(_OLD_COMMAND_END):
+                unfinished = frame
+                if number == len(pieces) - 1:
+                    self._tail = frame + _END + self._tail
+                continue
+            unfinished = None
+            if len(frame) > self._max_frame_bytes:
+                self.oversized += 1
+                continue
+            yield frame
+
+
+class SessionState(Enum):
+    """How far the log-in came."""
+
+    BANNER = auto()
+    CHALLENGE = auto()
+    LOGIN = auto()
+    READY = auto()
+
+
+class AmiSession:
+    """One connection's conversation: log in, choose events, list channels, ping.
+
+    Nothing but the log-in is sent before `Authentication accepted`: a ping earlier is refused by Asterisk.
+    """
+
+    def __init__(
+        self,
+        *,
+        username: str,
+        secret: str,
+        md5: bool = True,
+        event_classes: tuple[str, ...] = ("system", "call", "agent", "dialplan", "user"),
+        drop_events: tuple[str, ...] = (),
+        action_prefix: str = "edge",
+    ) -> None:
+        for text in (username, secret, *event_classes, *drop_events):
+            if "\r" in text or "\n" in text:
+                raise ValueError("AMI settings cannot hold line breaks")
+        self._username = username
+        self._secret = secret
+        self._md5 = md5
+        self._event_classes = event_classes
+        self._drop_events = drop_events
+        self._prefix = action_prefix
+        self._framer = AmiFramer()
+        self._banner = b""
+        self._outgoing = bytearray()
+        self._actions = 0
+        self._waiting: dict[str, Callable[[AmiMessage], None]] = {}
+        self.state = SessionState.BANNER
+        self.version = ""  # of the manager interface, as in the banner
+        self.filters_refused = False
+
+    @property
+    def oversized(self) -> int:
+        """Frames thrown away because they were longer than allowed."""
+        return self._framer.oversized
+
+    def receive(self, data: bytes) -> list[AmiMessage]:
+        """Messages completed by `data`, log-in answers left out.
+
+        Raises PbxLost if this is no AMI, PbxRefused if the log-in is refused.
+        """
+        if self.state is SessionState.BANNER:
+            data = self._receive_banner(data)
+        messages = []
+        for frame in self._framer.feed(data):
+            message = AmiMessage(frame)
+            if message.name or not self._answered(message):
+                messages.append(message)
+        return messages
+
+    def outgoing(self) -> bytes:
+        """What is to be sent now; asked for once."""
+        data = bytes(self._outgoing)
+        self._outgoing.clear()
+        return data
+
+    def action(self, name: str, *fields: tuple[str, str], then: Callable[[AmiMessage], None] | None = None) -> str:
+        """Queue an action and return its ActionID; `then` is called with the response, if anybody waits for it."""
+        self._actions += 1
+        action_id = f"{self._prefix}-{self._actions}"
+        if then is not None:
+            self._waiting[action_id] = then
+        lines = [f"Action: {name}", f"ActionID: {action_id}", *(f"{key}: {value}" for key, value in fields)]
+        self._outgoing += "\r\n".join(lines).encode() + _END
+        return action_id
+
+    def _receive_banner(self, data: bytes) -> bytes:
+        self._banner += data
+        line, newline, rest = self._banner.partition(b"\n")
+        if len(line) > MAX_BANNER_BYTES or (newline and not line.startswith(b"Asterisk Call Manager/")):
+            raise PbxLost("what answers there is no Asterisk manager interface; check host, port and tls")
+        if not newline:
+            return b""
+        self._banner = b""
+        self.version = line.strip().rpartition(b"/")[2].decode("ascii", "replace")
+        if self._md5:
+            self.state = SessionState.CHALLENGE
+            self.action("Challenge", ("AuthType", "MD5"), then=self._challenged)
+        else:
+            self._log_in(("Secret", self._secret))
+        return rest
+
+    def _challenged(self, message: AmiMessage) -> None:
+        challenge = message.get("challenge")
+        if message.get("response") != "Success" or not challenge:
+            raise PbxRefused(f'the PBX refuses an MD5 log-in ({_reason(message)}); set login = "plain" with tls = true')
+        key = hashlib.md5((challenge + self._secret).encode(), usedforsecurity=False).hexdigest()
+        self._log_in(("AuthType", "MD5"), ("Key", key))
+
+    def _log_in(self, *proof: tuple[str, str]) -> None:
+        self.state = SessionState.LOGIN
+        fields = (("Username", self._username), *proof, ("Events", ",".join(self._event_classes)))
+        self.action("Login", *fields, then=self._logged_in)
+
+    def _logged_in(self, message: AmiMessage) -> None:
+        if message.get("response") != "Success":
+            reason = _reason(message)
+            if "shutting down" in reason:
+                raise PbxLost("the PBX is shutting down")
+            raise PbxRefused(f"the PBX refuses user {self._username!r} ({reason}); check username, secret and permit")
+        self.state = SessionState.READY
+        for event in self._drop_events:
+            self.action("Filter", ("Operation", "Add"), ("Filter", f"!Event: {event}"), then=self._filtered)
+
+    def _filtered(self, message: AmiMessage) -> None:
+        self.filters_refused |= message.get("response") != "Success"
+
+    def _answered(self, message: AmiMessage) -> bool:
+        then = self._waiting.pop(message.get("actionid"), None)
+        if then is not None:
+            then(message)
+            return True
+        if self.state is not SessionState.READY and message.get("response") == "Error":
+            # Some refusals carry no ActionID ("Asterisk is shutting down", access lists).
+            reason = _reason(message)
+            raise PbxLost(f"the PBX answers: {reason}")
+        return False
+
+
+def _reason(message: AmiMessage) -> str:
+    return message.get("message") or "no reason given"

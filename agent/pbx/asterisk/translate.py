@@ -1,0 +1,221 @@
+"""One AMI message becomes one event of the call model, or none. Fields as in Asterisk 22's manager events."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from agent.calls.events import (
+    AppStarted,
+    BridgeJoined,
+    BridgeLeft,
+    CallerIdentified,
+    CallEvent,
+    ChannelClosed,
+    ChannelOpened,
+    ChannelRinging,
+    ChannelUp,
+    DialBegan,
+    DialEnded,
+    DialStatus,
+    HangupRequested,
+    Held,
+    QueueJoined,
+    QueueLeft,
+    Unheld,
+)
+from agent.pbx.asterisk.protocol import AmiMessage
+
+_RINGING: Final = "5"
+_UP: Final = "6"
+_DIAL_STATUSES: Final = frozenset(DialStatus)
+_ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+_ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
+
+
+def translate(message: AmiMessage, arrived_at: datetime) -> CallEvent | None:
+    """The event told by `message`, at the PBX's own time where it tells one (timestampevents=yes).
+
+    A message that lacks what an event needs (no Uniqueid, say) tells nothing and gives None.
+    """
+    make = _TRANSLATIONS.get(message.name)
+    return make(message, event_time(message, arrived_at)) if make else None
+
+
+def event_time(message: AmiMessage, arrived_at: datetime) -> datetime:
+    """The `Timestamp` header (epoch.microseconds), else the arrival."""
+    stamp = message.get("timestamp")
+    try:
+        return datetime.fromtimestamp(float(stamp), UTC) if stamp else arrived_at
+    except (ValueError, OverflowError, OSError):
+        return arrived_at
+
+
+def text_or_none(value: str) -> str | None:
+    """Asterisk writes `<unknown>` (older versions `<Unknown>`) where it knows nothing, and escapes quotes as C does."""
+    if not value or value.lower() == "<unknown>":
+        return None
+    if "\\" in value:
+        value = _ESCAPED.sub(lambda match: _ESCAPES.get(match[1], match[1]), value)
+    return value
+
+
+def _newchannel(m: AmiMessage, at: datetime) -> CallEvent | None:
+    channel = m.get("uniqueid")
+    if not channel:
+        return None
+    return ChannelOpened(
+        at=at,
+        channel=channel,
+        linked=m.get("linkedid") or channel,
+        name=m.get("channel"),
+        number=text_or_none(m.get("calleridnum")),
+        caller_name=text_or_none(m.get("calleridname")),
+        context=m.get("context"),
+        exten=m.get("exten"),
+        accountcode=m.get("accountcode"),
+        up=m.get("channelstate") == _UP,
+    )
+
+
+def _core_show_channel(m: AmiMessage, at: datetime) -> CallEvent | None:
+    channel = m.get("uniqueid")
+    if not channel:
+        return None
+    return ChannelOpened(
+        at=at,
+        channel=channel,
+        linked=m.get("linkedid") or channel,
+        name=m.get("channel"),
+        number=text_or_none(m.get("calleridnum")),
+        caller_name=text_or_none(m.get("calleridname")),
+        context=m.get("context"),
+        exten=m.get("exten"),
+        accountcode=m.get("accountcode"),
+        up=m.get("channelstate") == _UP,
+        age_seconds=_seconds(m.get("duration")),
+        bridge=m.get("bridgeid") or None,
+        application=m.get("application"),
+    )
+
+
+def _seconds(duration: str) -> float:
+    """`HH:MM:SS`, hours without limit."""
+    try:
+        hours, minutes, seconds = (int(part) for part in duration.split(":"))
+    except ValueError:
+        return 0.0
+    return hours * 3600.0 + minutes * 60 + seconds
+
+
+def _newstate(m: AmiMessage, at: datetime) -> CallEvent | None:
+    channel = m.get("uniqueid")
+    state = m.get("channelstate")
+    if not channel or state not in {_UP, _RINGING}:
+        return None
+    linked = m.get("linkedid") or channel
+    return ChannelUp(at, channel, linked) if state == _UP else ChannelRinging(at, channel, linked)
+
+
+def _newcallerid(m: AmiMessage, at: datetime) -> CallEvent | None:
+    channel = m.get("uniqueid")
+    if not channel:
+        return None
+    number, name = text_or_none(m.get("calleridnum")), text_or_none(m.get("calleridname"))
+    return CallerIdentified(at, channel, m.get("linkedid") or channel, number, name)
+
+
+def _newexten(m: AmiMessage, at: datetime) -> CallEvent | None:
+    channel = m.get("uniqueid")
+    if not channel:
+        return None
+    return AppStarted(
+        at=at,
+        channel=channel,
+        linked=m.get("linkedid") or channel,
+        context=m.get("context"),
+        exten=m.get("extension") or m.get("exten"),
+        application=m.get("application"),
+        data=m.get("appdata"),
+    )
+
+
+def _dial_begin(m: AmiMessage, at: datetime) -> CallEvent | None:
+    dest = m.get("destuniqueid")
+    if not dest:
+        return None
+    linked = m.get("destlinkedid") or m.get("linkedid") or dest
+    return DialBegan(at, m.get("uniqueid") or None, dest, linked, m.get("dialstring"))
+
+
+def _dial_end(m: AmiMessage, at: datetime) -> CallEvent | None:
+    dest = m.get("destuniqueid")
+    status = m.get("dialstatus")
+    if not dest or status not in _DIAL_STATUSES:
+        return None
+    linked = m.get("destlinkedid") or m.get("linkedid") or dest
+    return DialEnded(at, dest, linked, DialStatus(status), m.get("forward") or None)
+
+
+def _bridge_enter(m: AmiMessage, at: datetime) -> CallEvent | None:
+    channel, bridge = m.get("uniqueid"), m.get("bridgeuniqueid")
+    return BridgeJoined(at, channel, m.get("linkedid") or channel, bridge) if channel and bridge else None
+
+
+def _bridge_leave(m: AmiMessage, at: datetime) -> CallEvent | None:
+    channel, bridge = m.get("uniqueid"), m.get("bridgeuniqueid")
+    return BridgeLeft(at, channel, m.get("linkedid") or channel, bridge) if channel and bridge else None
+
+
+def _about_channel(event: type[Held] | type[Unheld] | type[HangupRequested]) -> "_Translation":
+    def make(m: AmiMessage, at: datetime) -> CallEvent | None:
+        channel = m.get("uniqueid")
+        return event(at, channel, m.get("linkedid") or channel) if channel else None
+
+    return make
+
+
+def _hangup(m: AmiMessage, at: datetime) -> CallEvent | None:
+    channel = m.get("uniqueid")
+    cause = m.get("cause")
+    if not channel:
+        return None
+    return ChannelClosed(at, channel, m.get("linkedid") or channel, int(cause) if cause.isdecimal() else None)
+
+
+def _queue_join(m: AmiMessage, at: datetime) -> CallEvent | None:
+    channel, position = m.get("uniqueid"), m.get("position")
+    if not channel:
+        return None
+    linked = m.get("linkedid") or channel
+    return QueueJoined(at, channel, linked, m.get("queue"), int(position) if position.isdecimal() else None)
+
+
+def _queue_leave(m: AmiMessage, at: datetime) -> CallEvent | None:
+    channel = m.get("uniqueid")
+    if not channel:
+        return None
+    abandoned = m.name == "QueueCallerAbandon"
+    return QueueLeft(at, channel, m.get("linkedid") or channel, m.get("queue"), abandoned)
+
+
+_Translation = Callable[[AmiMessage, datetime], CallEvent | None]
+
+_TRANSLATIONS: Final[dict[str, _Translation]] = {
+    "Newchannel": _newchannel,
+    "CoreShowChannel": _core_show_channel,
+    "Newstate": _newstate,
+    "NewCallerid": _newcallerid,
+    "Newexten": _newexten,
+    "DialBegin": _dial_begin,
+    "DialEnd": _dial_end,
+    "BridgeEnter": _bridge_enter,
+    "BridgeLeave": _bridge_leave,
+    "Hold": _about_channel(Held),
+    "Unhold": _about_channel(Unheld),
+    "HangupRequest": _about_channel(HangupRequested),
+    "Hangup": _hangup,
+    "QueueCallerJoin": _queue_join,
+    "QueueCallerLeave": _queue_leave,
+    "QueueCallerAbandon": _queue_leave,
+}

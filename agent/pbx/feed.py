@@ -1,0 +1,59 @@
+"""Where a connector hands over what it heard, and how it tells how it is."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from agent.calls.events import CallEvent
+
+
+class Feed(Protocol):
+    """Takes what one PBX said, in order. Never blocks and never fails: what cannot be stored yet is kept."""
+
+    def heard(self, frame: bytes, event: CallEvent | None, at: datetime) -> None:
+        """One frame as received (or a mark of the connector's) and what it means; `at` is its arrival."""
+        ...
+
+    async def wait_for_room(self) -> None:
+        """Return at once while there is room; else when the store has caught up. Reading stops meanwhile."""
+        ...
+
+    def has_room(self) -> bool:
+        """Whether reading may go on."""
+        ...
+
+
+class Interpreter(Protocol):
+    """Turns stored frames of one kind of PBX into events again."""
+
+    def interpret(self, frame: bytes, arrived_at: datetime) -> CallEvent | None:
+        """What a frame means; frames have to come in the order of their arrival."""
+        ...
+
+
+class LineState(StrEnum):
+    """How the connection to a PBX is."""
+
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    LOST = "lost"
+    REFUSED = "refused"
+
+
+@dataclass(slots=True)
+class LineStatus:
+    """What an operator wants to know of one PBX's connection; changed in place by its connector."""
+
+    pbx: str
+    address: str
+    state: LineState = LineState.CONNECTING
+    since: datetime | None = None
+    reason: str | None = None  # why it is lost or refused, a sentence
+    version: str | None = None
+    last_heard_at: datetime | None = None
+    events: int = 0
+    reconnects: int = 0
+    oversized_frames: int = 0
+    clock_offset_seconds: float | None = None  # the PBX's clock minus ours
+    warnings: dict[str, str] = field(default_factory=dict)  # settings of the PBX that keep us from hearing or acting
