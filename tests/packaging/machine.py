@@ -21,7 +21,11 @@ CGROUPS = Path("/sys/fs/cgroup")
 CGROUP_PREFIX = "sentiric-edge-machine-"
 # Arguments: control groups, then --, then the command that shall run in them.
 ENTER_CGROUPS = 'while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs"; shift; done; shift; exec "$@"'
-ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root"}
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+    "HOME": "/root",
+}
 
 _numbers = itertools.count(1)
 
