@@ -157,13 +157,15 @@ class QueueJoined:
 
 @dataclass(frozen=True, slots=True)
 class QueueLeft:
-    """A caller waits no longer: connected, abandoned or sent on."""
+    """A caller waits no longer: connected, gave up or was sent on.
+
+    Asterisk's QueueCallerAbandon is no proof that the caller gave up: it comes as well when the queue's time ran out.
+    """
 
     at: datetime
     channel: str
     linked: str
     queue: str
-    abandoned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,6 @@ class LiveCall:
     ring_seconds: float = 0.0
     queue: str | None = None
     in_queue: bool = False
-    queue_abandoned: bool = False
     dial_round: int = 0
     dial_reached_nobody: bool = False  # a Dial ran and made no channel: unreachable or unregistered
     pending_dial: str | None = None  # the channel whose Dial has not yet begun to reach anybody
@@ -220,7 +219,7 @@ class LiveCall:
         return decide(
             answered=self.answered_at is not None,
             voicemail=self.voicemail_at is not None,
-            caller_gave_up=self.hangup_source is HangupSource.CALLER or self.queue_abandoned,
+            caller_gave_up=self.hangup_source is HangupSource.CALLER,
             dialled=[(leg.dial_status, leg.cause) for leg in last_round],
             reached_nobody=self.dial_reached_nobody,
             cause=root.cause if root else None,

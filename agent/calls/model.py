@@ -565,9 +565,7 @@ class CallModel:
         if found is None:
             return
         call, _ = found
-        if event.abandoned:
-            call.queue_abandoned = True
-        elif call.in_queue:
+        if call.in_queue:
             call.in_queue = False
             call.note(event.at, "left_queue", queue=event.queue)
         self._touch(call, event.at)

@@ -74,6 +74,8 @@ def _of_leg(status: DialStatus | None, cause: int | None) -> Outcome:
             return CONGESTION
         case DialStatus.CHANUNAVAIL:
             return FAILED
+        case None:  # the attempt was cut short, as by a restart of the PBX
+            return _of_cause(cause) if cause else FAILED
         case _:
             return FAILED if cause in _UNREACHABLE else NO_ANSWER
 

@@ -195,8 +195,7 @@ def _queue_leave(m: AmiMessage, at: datetime) -> CallEvent | None:
     channel = m.get("uniqueid")
     if not channel:
         return None
-    abandoned = m.name == "QueueCallerAbandon"
-    return QueueLeft(at, channel, m.get("linkedid") or channel, m.get("queue"), abandoned)
+    return QueueLeft(at, channel, m.get("linkedid") or channel, m.get("queue"))
 
 
 _Translation = Callable[[AmiMessage, datetime], CallEvent | None]
@@ -217,5 +216,4 @@ _TRANSLATIONS: Final[dict[str, _Translation]] = {
     "Hangup": _hangup,
     "QueueCallerJoin": _queue_join,
     "QueueCallerLeave": _queue_leave,
-    "QueueCallerAbandon": _queue_leave,
 }
