@@ -1,0 +1,52 @@
+"""Turns SQLite's and the system's complaints into one sentence an operator can act on."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy.exc import DBAPIError
+
+from agent.errors import StoreUnavailable
+
+# Faults of the world, by SQLite's primary result code. What is not here (a missing column, a broken constraint) is a
+# bug and passes through as it is.
+_SENTENCES = {
+    sqlite3.SQLITE_FULL: "the disk is full; free some space, nothing committed so far is lost",
+    sqlite3.SQLITE_IOERR: "the disk reports an error; look at the system's log, and at free space and quotas",
+    sqlite3.SQLITE_READONLY: "it cannot be written; check owner and mode of the file and of its directory",
+    sqlite3.SQLITE_PERM: "access is denied; check owner and mode of the file and of its directory",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened; check that it is a file in a directory this user may write",
+    sqlite3.SQLITE_NOTADB: "it is not a SQLite database; move it away, or name another state_directory",
+    sqlite3.SQLITE_CORRUPT: "it is damaged; keep the file, and restore a backup or start with an empty directory",
+    sqlite3.SQLITE_BUSY: "another program holds it; close whatever else has it open",
+    sqlite3.SQLITE_LOCKED: "another program holds it; close whatever else has it open",
+    sqlite3.SQLITE_PROTOCOL: "its lock does not work; keep it on a local file system",
+    sqlite3.SQLITE_NOMEM: "there is no memory left",
+}
+
+
+@contextmanager
+def faults_of(path: Path) -> Iterator[None]:
+    """Raise StoreUnavailable for what the world does to the database at `path`; bugs pass through."""
+    try:
+        yield
+    except (sqlite3.Error, DBAPIError) as exc:
+        sentence = _sentence(exc)
+        if sentence is None:
+            raise
+        raise StoreUnavailable(f"{path}: {sentence} ({_cause(exc)})") from exc
+    except OSError as exc:
+        raise StoreUnavailable(f"{exc.filename or path} cannot be used: {exc.strerror or exc}; {_HINT}") from exc
+
+
+_HINT = "name a state_directory on a local disk that this user may write"
+
+
+def _cause(exc: BaseException) -> BaseException:
+    return exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
+
+
+def _sentence(exc: BaseException) -> str | None:
+    code = getattr(_cause(exc), "sqlite_errorcode", None)
+    return _SENTENCES.get(code & 0xFF) if code is not None else None

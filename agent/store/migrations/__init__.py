@@ -1,0 +1,1 @@
+"""How the edge database came to its shape: Alembic revisions, never edited after a release."""

@@ -1,0 +1,145 @@
+"""The tables that only the edge has: outbox, quarantine, journal, live calls, gaps, and counts kept by triggers.
+
+They live in the same metadata as the shared tables. Counts are kept by triggers, because counting a million waiting
+rows is slow while reading one number is not; SQLite does not fire delete triggers for REPLACE, so nothing here is
+ever written by INSERT OR REPLACE.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import DDL, Index, LargeBinary, Table, event, text
+from sqlmodel import Column, Field, SQLModel
+
+from sync.models import SHARED_TABLES, UtcDateTime
+
+
+def _moment(*, nullable: bool = False) -> Any:  # Any: what SQLModel's Field returns stands for every type
+    column = Column[datetime](UtcDateTime(), nullable=nullable)
+    return Field(default=None, sa_column=column) if nullable else Field(sa_column=column)
+
+
+class OutboxEntry(SQLModel, table=True):
+    """A call whose latest revision waits to be sent. Without a cascade: an unsent call cannot be deleted."""
+
+    __tablename__ = "outbox"
+    __table_args__ = {"sqlite_autoincrement": True}
+
+    sequence: int | None = Field(default=None, primary_key=True)
+    call_id: int = Field(foreign_key="call.id", unique=True)
+    revision: int
+    enqueued_at: datetime = _moment()
+
+
+class QuarantineEntry(SQLModel, table=True):
+    """A call the centre refused, set aside with what the centre said."""
+
+    __tablename__ = "quarantine"
+
+    call_id: int = Field(foreign_key="call.id", primary_key=True, sa_column_kwargs={"autoincrement": False})
+    revision: int
+    code: str
+    reason: str
+    at: datetime = _moment()
+
+
+class JournalSegment(SQLModel, table=True):
+    """What one PBX said between two commits, byte for byte; `agent.store.journal` tells the blob's format."""
+
+    __tablename__ = "journal_segment"
+    __table_args__ = (Index("ix_journal_segment_pbx_id", "pbx", "id"), {"sqlite_autoincrement": True})
+
+    id: int | None = Field(default=None, primary_key=True)
+    pbx: str
+    boot_id: str
+    connection: int  # grows with every connection made to this PBX since the agent started
+    first_at: datetime = _moment()
+    last_at: datetime = _moment()
+    monotonic_ns: int  # the monotonic clock at first_at; together with boot_id it survives a wall clock that jumps
+    frame_count: int
+    raw_size: int
+    blob: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class LiveCall(SQLModel, table=True):
+    """A call that has not ended, with the segment from which a replay finds all of it."""
+
+    __tablename__ = "live_call"
+    __table_args__ = (Index("ix_live_call_pbx_journal_id", "pbx", "journal_id"),)
+
+    call_sid: str = Field(primary_key=True, max_length=255)
+    pbx: str
+    journal_id: int  # no foreign key: the anchor may be noted for a PBX that has said nothing yet
+    start_time: datetime = _moment()
+
+
+class Gap(SQLModel, table=True):
+    """A time in which a PBX was not heard. At most one per PBX is open, that is, without `to_at`."""
+
+    __table_args__ = (
+        Index("uq_gap_pbx_from_at", "pbx", "from_at", unique=True),
+        Index("uq_gap_open", "pbx", unique=True, sqlite_where=text("to_at IS NULL")),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    pbx: str
+    from_at: datetime = _moment()
+    to_at: datetime | None = _moment(nullable=True)
+    reason: str  # a word: line_lost, agent_down, clock_jumped …
+    detail: str | None = None  # a sentence for the operator
+    backfilled_at: datetime | None = _moment(nullable=True)  # when a second source had filled it
+
+
+class Counter(SQLModel, table=True):
+    """A number that triggers keep: rows in the outbox and quarantine, bytes in the journal."""
+
+    name: str = Field(primary_key=True)
+    value: int = 0
+
+
+EDGE_TABLES = ("outbox", "quarantine", "journal_segment", "live_call", "gap", "counter")
+STORE_TABLES = frozenset(SHARED_TABLES) | frozenset(EDGE_TABLES)
+
+
+COUNTER_DDL = (
+    "INSERT INTO counter (name, value) VALUES ('outbox_records', 0)",
+    "CREATE TRIGGER outbox_records_added AFTER INSERT ON outbox "
+    "BEGIN UPDATE counter SET value = value + 1 WHERE name = 'outbox_records'; END",
+    "CREATE TRIGGER outbox_records_removed AFTER DELETE ON outbox "
+    "BEGIN UPDATE counter SET value = value - 1 WHERE name = 'outbox_records'; END",
+    "INSERT INTO counter (name, value) VALUES ('quarantine_records', 0)",
+    "CREATE TRIGGER quarantine_records_added AFTER INSERT ON quarantine "
+    "BEGIN UPDATE counter SET value = value + 1 WHERE name = 'quarantine_records'; END",
+    "CREATE TRIGGER quarantine_records_removed AFTER DELETE ON quarantine "
+    "BEGIN UPDATE counter SET value = value - 1 WHERE name = 'quarantine_records'; END",
+    "INSERT INTO counter (name, value) VALUES ('journal_bytes', 0)",
+    "CREATE TRIGGER journal_bytes_added AFTER INSERT ON journal_segment "
+    "BEGIN UPDATE counter SET value = value + length(NEW.blob) WHERE name = 'journal_bytes'; END",
+    "CREATE TRIGGER journal_bytes_removed AFTER DELETE ON journal_segment "
+    "BEGIN UPDATE counter SET value = value - length(OLD.blob) WHERE name = 'journal_bytes'; END",
+)
+
+
+def table_of(model: type[SQLModel]) -> Table:
+    """The SQLAlchemy table behind a model, which SQLModel leaves untyped."""
+    table: Table = model.__table__  # type: ignore[attr-defined]  # set by SQLModel's metaclass
+    return table
+
+
+def store_tables() -> list[Table]:
+    """Every table of the edge database, in the order in which they can be created."""
+    return [table for table in SQLModel.metadata.sorted_tables if table.name in STORE_TABLES]
+
+
+def _keep_counts(table: Table, *names: str) -> None:
+    for statement in COUNTER_DDL:
+        if any(name in statement for name in names):
+            ddl = DDL(statement)  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
+            event.listen(table, "after_create", ddl.execute_if(dialect="sqlite"))
+
+
+# A trigger looks for `counter` only when it fires, so the order in which the tables are created does not matter.
+_keep_counts(table_of(Counter), "INSERT INTO counter")
+_keep_counts(table_of(OutboxEntry), "TRIGGER outbox_records")
+_keep_counts(table_of(QuarantineEntry), "TRIGGER quarantine_records")
+_keep_counts(table_of(JournalSegment), "TRIGGER journal_bytes")
