@@ -233,7 +233,8 @@ class LiveCall:
         return next((cause for cause in causes if cause), causes[0] if causes else None)
 
     def to_row(self) -> dict[str, Any]:
-        """The columns of `Call` for an ended call; the tenant by its name, ids and bookkeeping left to the store."""
+        """The columns of `Call` that the tracker can tell of an ended call; what others tell (a transcript, say) and the
+        bookkeeping are left to the store."""
         ended_at = self.ended_at
         if ended_at is None:
             raise ValueError(f"call {self.call_sid} has not ended")
@@ -261,12 +262,9 @@ class LiveCall:
             "hangup_cause": self.hangup_cause(),
             "hangup_source": self.hangup_source or HangupSource.PBX if not self.end_estimated else self.hangup_source,
             "queue": self.queue,
-            "transferred": False,
-            "recording": None,
             "merged_into": self.merged_into,
             "legs": [leg.told() for leg in self.legs.values()],
             "timeline": self.timeline,
-            "full_transcript": [],
             "source": "ami",
             "start_estimated": self.start_estimated,
             "end_estimated": self.end_estimated,

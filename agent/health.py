@@ -1,0 +1,136 @@
+"""How the agent is, in one value: what `status`, the dashboard and monitoring show."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+from agent.pbx.feed import LineState
+
+
+class Verdict(StrEnum):
+    """OK: nothing to do. DEGRADED: calls are kept, but a person should look. STOPPED: no agent is running."""
+
+    OK = "ok"
+    DEGRADED = "degraded"
+    STOPPED = "stopped"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class PbxHealth(_Part):
+    """One PBX's line and what came over it."""
+
+    name: str
+    address: str
+    state: LineState | None  # None: no agent is running
+    since: datetime | None = None
+    reason: str | None = None
+    version: str | None = None
+    last_heard_at: datetime | None = None
+    last_call_at: datetime | None = None
+    events: int = 0
+    live_calls: int = 0
+    reconnects: int = 0
+    clock_offset_seconds: float | None = None
+    open_gap_since: datetime | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class CallsHealth(_Part):
+    """Calls now and today (UTC day of the site's clock), by status; unassigned ones wait for a tenant rule."""
+
+    live: int = 0
+    today: dict[str, int] = {}
+    unassigned: int = 0
+
+
+class BacklogHealth(_Part):
+    """What has not reached the centre."""
+
+    waiting: int = 0
+    oldest_at: datetime | None = None
+    quarantined: int = 0
+
+
+class CentralHealth(_Part):
+    """The way to the centre; `state` is the syncer's word, "off" without a [central] section."""
+
+    address: str | None = None
+    state: str = "off"
+    last_success_at: datetime | None = None
+    last_error: str | None = None
+    next_try_at: datetime | None = None
+    sent: int = 0  # since the agent started
+
+
+class LiveStoreHealth(_Part):
+    """Where contexts live."""
+
+    home: str
+    reachable: bool
+    since: datetime | None = None
+    waiting: int = 0
+    error: str | None = None
+
+
+class DatabaseHealth(_Part):
+    """The local database and its disk. Sizes in bytes."""
+
+    file: str
+    size: int = 0
+    wal_size: int = 0
+    journal_size: int = 0
+    last_commit_at: datetime | None = None
+    error: str | None = None
+    disk_free: int = 0
+    disk_total: int = 0
+
+
+class AgentStatus(_Part):
+    """Everything an operator sees at a glance."""
+
+    verdict: Verdict
+    problems: tuple[str, ...] = ()  # plain sentences, the gravest first
+    site: str
+    version: str
+    settings_hash: str
+    pid: int | None = None
+    started_at: datetime | None = None
+    resident_bytes: int | None = None
+    pbx: tuple[PbxHealth, ...] = ()
+    calls: CallsHealth = CallsHealth()
+    backlog: BacklogHealth = BacklogHealth()
+    central: CentralHealth = CentralHealth()
+    live_store: LiveStoreHealth | None = None
+    database: DatabaseHealth
+
+
+def problems_of(status: AgentStatus) -> tuple[str, ...]:
+    """What is wrong, in sentences an operator can act on, the gravest first."""
+    found: list[str] = []
+    database = status.database
+    if database.error:
+        found.append(f"the local database cannot be written: {database.error}")
+    if database.disk_total and database.disk_free < 0.05 * database.disk_total:
+        found.append(f"the disk is nearly full: {database.disk_free // 2**20} MiB left under {database.file}")
+    for pbx in status.pbx:
+        if pbx.state not in {LineState.CONNECTED, None}:
+            found.append(f"PBX {pbx.name} is {pbx.state}: {pbx.reason or 'no connection yet'}")
+        found += [f"PBX {pbx.name}: {warning}" for warning in pbx.warnings]
+    if not status.pbx:
+        found.append("no PBX is configured: add a [[pbx]] section to the settings")
+    if status.central.state in {"waiting", "paused"} and status.central.last_error:
+        found.append(f"the centre is not reached, calls are kept here: {status.central.last_error}")
+    if status.backlog.quarantined:
+        found.append(f"{status.backlog.quarantined} calls were refused by the centre: see edge-agent outbox")
+    if status.calls.unassigned:
+        found.append(
+            f"{status.calls.unassigned} calls match no tenant rule and are not synced: "
+            "mend [tenancy], then edge-agent tenants reassign"
+        )
+    if status.live_store is not None and not status.live_store.reachable:
+        found.append(f"the live context store is away: {status.live_store.error or status.live_store.home}")
+    return tuple(found)

@@ -1,0 +1,370 @@
+"""From what the PBXes say to what is kept: journal and calls in one commit, contexts in the live store.
+
+Whatever a PBX said within some 50 ms is committed together with the calls that ended by it, so the database is always
+what the journal up to some segment tells. After a crash the journal is replayed from where the oldest live call
+began; calls that end in the replay were committed before and are left as they are.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Final, Protocol
+
+from agent.calls.context import CallContext
+from agent.calls.events import CallEvent, LineLost
+from agent.calls.live_call import LiveCall
+from agent.calls.model import CallModel
+from agent.calls.rules import CallRules
+from agent.calls.tenancy import Assignment, CallFacts, assign
+from agent.errors import StoreUnavailable
+from agent.pbx.feed import Interpreter
+from agent.store.journal import Journal
+from agent.store.segment import Frame, Segment
+from agent.store.writer import FinishedCall, GapClosed, GapOpened, Group, LiveAnchor, Writer
+from config.settings import TenancySettings
+
+log = logging.getLogger(__name__)
+
+# What may wait in memory while SQLite cannot write; beyond it reading from the PBX stops, so that the PBX waits for us.
+_MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
+_MAX_WAITING_CALLS: Final = 20_000
+_RETRY_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+class LiveContexts(Protocol):
+    """Where contexts are told; never waits, never fails."""
+
+    def mark(self, context: CallContext) -> None:
+        """A live call is now so."""
+        ...
+
+    def ended(self, context: CallContext) -> None:
+        """A call has ended."""
+        ...
+
+
+@dataclass(slots=True)
+class TrackerStatus:
+    """Numbers for the operator, since the start of the agent."""
+
+    calls_ended: int = 0
+    commits: int = 0
+    last_commit_at: datetime | None = None
+    store_error: str | None = None  # why nothing can be written at present
+    store_error_since: datetime | None = None
+    waiting_bytes: int = 0
+    waiting_calls: int = 0
+    last_call_at: dict[str, datetime] = field(default_factory=dict)  # by PBX
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def read_boot_id() -> str:
+    """The kernel's id of this boot: monotonic times of different boots cannot be compared."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+class Tracker:
+    """All PBXes' calls. One task (`run`) commits; feeds only append."""
+
+    def __init__(
+        self,
+        *,
+        site: str,
+        tenancy: TenancySettings,
+        writer: Writer,
+        journal: Journal,
+        live: LiveContexts,
+        commit_interval: timedelta,
+        on_commit: Callable[[], None],
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._site = site
+        self._tenancy = tenancy
+        self._writer = writer
+        self._journal = journal
+        self._live = live
+        self._interval = commit_interval.total_seconds()
+        self._on_commit = on_commit
+        self._now = now
+        self._boot_id = read_boot_id()
+        self._feeds: dict[str, PbxFeed] = {}
+        self._work = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._failed: Group | None = None  # to be committed again before anything newer
+        self.status = TrackerStatus()
+
+    def add_pbx(self, name: str, *, rules: CallRules, interpreter: Interpreter) -> "PbxFeed":
+        """The feed of one PBX, to be restored before its connector starts."""
+        model = CallModel(site=self._site, pbx=name, rules=rules, assign=self._assign)
+        feed = PbxFeed(self, name, model=model, interpreter=interpreter)
+        self._feeds[name] = feed
+        return feed
+
+    def use_rules(self, tenancy: TenancySettings, rules: dict[str, CallRules]) -> None:
+        """Rules changed: calls that begin from now on are told by the new ones, live ones if still unassigned."""
+        self._tenancy = tenancy
+        for name, feed in self._feeds.items():
+            if name in rules:
+                feed.model.rules = rules[name]
+
+    def live_calls(self) -> list[LiveCall]:
+        """Every live call of every PBX."""
+        return [call for feed in self._feeds.values() for call in feed.model.live_calls()]
+
+    async def restore(self) -> None:
+        """Replay what was said since the oldest call that was live when the agent last stopped."""
+        for feed in self._feeds.values():
+            await feed.restore(self._journal)
+
+    async def run(self) -> None:
+        """Commit what comes, as soon as it comes but not more often than the interval."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            started = time.monotonic()
+            await self._commit_until_done()
+            await asyncio.sleep(max(0.0, self._interval - (time.monotonic() - started)))
+
+    async def drain(self) -> None:
+        """Commit what has been heard so far; for the orderly stop, once `run` and the connectors have ended."""
+        self._work.clear()
+        await self._commit(self._gather())
+
+    def _assign(self, facts: CallFacts) -> Assignment:
+        return assign(self._tenancy, facts)
+
+    # Called by feeds
+
+    def wake(self) -> None:
+        """There is something to commit."""
+        self._work.set()
+
+    def tell_live(self, call: LiveCall) -> None:
+        """The live store is to know the call as it is now."""
+        context = call.context(self._now())
+        if call.ended_at is None:
+            self._live.mark(context)
+        else:
+            self._live.ended(context)
+
+    def has_room(self) -> bool:
+        """Whether more may be heard before the store has caught up."""
+        return self._room.is_set()
+
+    async def wait_for_room(self) -> None:
+        """Return when there is room."""
+        await self._room.wait()
+
+    @property
+    def boot_id(self) -> str:
+        """Of this run."""
+        return self._boot_id
+
+    # Committing
+
+    async def _commit_until_done(self) -> None:
+        group = self._gather()
+        for delay in chain(_RETRY_SECONDS, repeat(_RETRY_SECONDS[-1])):
+            try:
+                await self._commit(group)
+            except StoreUnavailable as exc:
+                self._cannot_write(exc)
+                await asyncio.sleep(delay)
+            else:
+                return
+
+    async def _commit(self, group: Group) -> None:
+        if self._failed is not None:
+            group, self._failed = _joined(self._failed, group), None
+        try:
+            result = await self._writer.commit(group)
+        except StoreUnavailable:
+            self._failed = group
+            raise
+        status = self.status
+        if status.store_error is not None:
+            log.info("the local database can be written again")
+            status.store_error = status.store_error_since = None
+        status.commits += 1
+        status.last_commit_at = self._now()
+        self._count_waiting()
+        if result.enqueued:
+            self._on_commit()
+
+    def _cannot_write(self, exc: StoreUnavailable) -> None:
+        if self.status.store_error is None:
+            log.error("the local database cannot be written; what is heard waits in memory: %s", exc)
+            self.status.store_error_since = self._now()
+        self.status.store_error = str(exc)
+        self._count_waiting()
+
+    def _gather(self) -> Group:
+        """Take what all feeds have heard since the last time."""
+        segments: list[Segment] = []
+        opened: list[LiveAnchor] = []
+        finished: list[FinishedCall] = []
+        gaps: list[GapOpened | GapClosed] = []
+        for feed in self._feeds.values():
+            feed.take(self._writer.next_segment_id, segments, opened, finished, gaps)
+        self.status.calls_ended += len(finished)
+        for call in finished:
+            self.status.last_call_at[call.row["pbx"]] = call.row["end_time"]
+        return Group(segments=segments, opened=opened, finished=finished, gaps=gaps)
+
+    def _count_waiting(self) -> None:
+        group = self._failed or Group()
+        size = sum(len(frame.data) for segment in group.segments for frame in segment.frames)
+        self.status.waiting_bytes = size + sum(feed.waiting_bytes for feed in self._feeds.values())
+        self.status.waiting_calls = len(group.finished)
+        self.check_room()
+
+    def check_room(self) -> None:
+        """Stop or go on reading."""
+        waiting = self.status.waiting_bytes if self._failed else sum(f.waiting_bytes for f in self._feeds.values())
+        if waiting < _MAX_WAITING_BYTES and self.status.waiting_calls < _MAX_WAITING_CALLS:
+            self._room.set()
+        elif self._room.is_set():
+            self._room.clear()
+            log.error("too much waits for the local database: the PBX is not read until it can be written")
+
+
+def _joined(first: Group, second: Group) -> Group:
+    return Group(
+        segments=[*first.segments, *second.segments],
+        opened=[*first.opened, *second.opened],
+        finished=[*first.finished, *second.finished],
+        forgotten=[*first.forgotten, *second.forgotten],
+        gaps=[*first.gaps, *second.gaps],
+    )
+
+
+class PbxFeed:
+    """One PBX's frames on their way into the model and the journal; implements `agent.pbx.feed.Feed`."""
+
+    def __init__(self, tracker: Tracker, pbx: str, *, model: CallModel, interpreter: Interpreter) -> None:
+        self._tracker = tracker
+        self._pbx = pbx
+        self.model = model
+        self._interpreter = interpreter  # only for the replay; live, the connector interprets
+        self._frames: list[Frame] = []
+        self._first_at: datetime | None = None
+        self._first_monotonic_ns = 0
+        self._connection = 1
+        self._gaps: list[GapOpened | GapClosed] = []
+        self._blind = False  # a gap is open: nothing was heard since
+        self._telling = False
+        self.waiting_bytes = 0
+
+    async def restore(self, journal: Journal) -> None:
+        """Bring the model to where it was when the agent stopped."""
+        anchor = await journal.oldest_live_anchor(self._pbx)
+        last_at: datetime | None = await journal.last_heard_at(self._pbx)
+        if anchor is not None:
+            async for segment in journal.replay_from(self._pbx, anchor):
+                for frame in segment.frames:
+                    at = segment.first_at + timedelta(microseconds=frame.offset_us)
+                    event = self._interpreter.interpret(frame.data, at)
+                    if event is not None:
+                        self.model.apply(event)
+                # Whatever ended here was committed together with this very segment.
+                self.model.take_ended()
+                self.model.take_opened()
+        self.model.take_changed()
+        if last_at is not None:
+            self.model.apply(LineLost(last_at))
+            self._gaps.append(GapOpened(self._pbx, last_at, "agent_down", "the agent was not running"))
+            self._blind = True
+            self._tracker.wake()
+        restored = self.model.live_calls()
+        for call in restored:
+            self._tracker.tell_live(call)
+        if restored:
+            log.info("live calls restored from the journal", extra={"pbx": self._pbx, "calls": len(restored)})
+
+    # agent.pbx.feed.Feed
+
+    def heard(self, frame: bytes, event: CallEvent | None, at: datetime) -> None:
+        """One frame and what it means."""
+        monotonic_ns = time.monotonic_ns()
+        if self._first_at is None:
+            self._first_at, self._first_monotonic_ns = at, monotonic_ns
+        self._frames.append(Frame((monotonic_ns - self._first_monotonic_ns) // 1000, frame))
+        self.waiting_bytes += len(frame)
+        self._tracker.wake()
+        if isinstance(event, LineLost):
+            self._gaps.append(GapOpened(self._pbx, event.at, "line_lost"))
+            self._blind = True
+        elif self._blind:
+            self._gaps.append(GapClosed(self._pbx, at))
+            self._blind = False
+        if event is not None:
+            self._apply(event)
+        if self.waiting_bytes > _MAX_WAITING_BYTES:
+            self._tracker.check_room()
+
+    def has_room(self) -> bool:
+        """Whether reading may go on."""
+        return self._tracker.has_room()
+
+    async def wait_for_room(self) -> None:
+        """Return when reading may go on."""
+        await self._tracker.wait_for_room()
+
+    def _apply(self, event: CallEvent) -> None:
+        self.model.apply(event)
+        if not self._telling:
+            self._telling = True
+            asyncio.get_running_loop().call_soon(self._tell_live)
+
+    def _tell_live(self) -> None:
+        self._telling = False
+        for call in self.model.take_changed():
+            self._tracker.tell_live(call)
+
+    # For the tracker's commit
+
+    def take(
+        self,
+        next_segment_id: Callable[[], int],
+        segments: list[Segment],
+        opened: list[LiveAnchor],
+        finished: list[FinishedCall],
+        gaps: list[GapOpened | GapClosed],
+    ) -> None:
+        """Move what was heard since the last time into the lists of one group."""
+        lost = any(isinstance(gap, GapOpened) for gap in self._gaps)
+        gaps += self._gaps
+        self._gaps = []
+        if self._first_at is None:
+            return
+        segment = Segment(
+            id=next_segment_id(),
+            pbx=self._pbx,
+            boot_id=self._tracker.boot_id,
+            connection=self._connection,
+            first_at=self._first_at,
+            monotonic_ns=self._first_monotonic_ns,
+            frames=self._frames,
+        )
+        self._connection += lost
+        self._frames, self._first_at, self.waiting_bytes = [], None, 0
+        segments.append(segment)
+        for call in self.model.take_opened():
+            if call.ended_at is None:
+                opened.append(LiveAnchor(call.call_sid, self._pbx, segment.id, call.started_at))
+        for call in self.model.take_ended():
+            finished.append(FinishedCall(call.to_row(), call.assignment.tenant))
+            self._tracker.tell_live(call)
