@@ -5,12 +5,22 @@ from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def _plain_name(value: str) -> str:
@@ -27,6 +37,26 @@ def _time_zone(value: str) -> str:
     return value
 
 
+def _one_line(value: str) -> str:
+    if _CONTROL.search(value):
+        raise ValueError("must not hold line ends or other control characters")
+    return value
+
+
+def _one_line_secret(value: SecretStr) -> SecretStr:
+    _one_line(value.get_secret_value())
+    return value
+
+
+def _beside_settings(value: Path, info: ValidationInfo) -> Path:
+    return Path(info.context["directory"], value) if info.context else value
+
+
+# A relative path starts where the settings file is.
+FilePath = Annotated[Path, AfterValidator(_beside_settings)]
+# Text that goes into a line-based protocol.
+Line = Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
+Secret = Annotated[SecretStr, Field(min_length=1), AfterValidator(_one_line_secret)]
 # A site's or PBX's name: it becomes part of every call_sid, so it never changes once calls are captured.
 PlainName = Annotated[str, AfterValidator(_plain_name)]
 TimeZoneName = Annotated[str, AfterValidator(_time_zone)]
@@ -39,9 +69,26 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class LogFormat(StrEnum):
-    """TEXT for a terminal, JOURNAL for systemd's journal (priority prefix, no time), JSON for collectors."""
+def _split_url(value: str, use: str) -> SplitResult:
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"this is no URL; {use}") from None
+    if port == 0:
+        raise ValueError(f"0 is no port; {use}")
+    if parts.password is not None or any("pass" in name.lower() for name, _ in parse_qsl(parts.query)):
+        raise ValueError("keep the password out of the URL; use password_file")
+    return parts
 
+
+class LogFormat(StrEnum):
+    """TEXT for a terminal, JOURNAL for systemd's journal (priority prefix, no time), JSON for collectors.
+
+    AUTO is JOURNAL where systemd reads what is logged, TEXT elsewhere.
+    """
+
+    AUTO = "auto"
     TEXT = "text"
     JOURNAL = "journal"
     JSON = "json"
@@ -51,27 +98,27 @@ class LogSettings(_Section):
     """What is logged, and how."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    format: LogFormat = LogFormat.TEXT
+    format: LogFormat = LogFormat.AUTO
 
 
 class AsteriskSettings(_Section):
     """One Asterisk, heard by AMI."""
 
-    name: PlainName
+    name: PlainName = Field(examples=["main"])
     kind: Literal["asterisk"] = "asterisk"
-    host: str = "127.0.0.1"
+    host: Line = "127.0.0.1"
     port: Port = 5038
     tls: bool = False
-    tls_ca_file: Path | None = None
-    tls_server_name: str | None = None
-    username: str
-    secret: SecretStr | None = None
-    secret_file: Path | None = None
+    tls_ca_file: FilePath | None = None
+    tls_server_name: Line | None = None
+    username: Line = Field(examples=["sentiric"])
+    secret: Secret | None = None
+    secret_file: FilePath | None = None
     login: Literal["md5", "plain"] = "md5"  # plain text secrets only where the PBX cannot do MD5
     # The AMI event classes asked for; "dialplan" tells a menu from an answering service.
-    event_classes: tuple[str, ...] = ("system", "call", "agent", "dialplan", "user")
+    event_classes: tuple[Line, ...] = ("system", "call", "agent", "dialplan", "user")
     # Events kept off the line if the AMI user may set filters (write=system); eventfilter in manager.conf is better.
-    drop_events: tuple[str, ...] = ("VarSet", "RTCPSent", "RTCPReceived", "TestEvent")
+    drop_events: tuple[Line, ...] = ("VarSet", "RTCPSent", "RTCPReceived", "TestEvent")
     time_zone: TimeZoneName = "UTC"
     # Channels that lead to the public network.
     trunks: tuple[Pattern, ...] = ("*trunk*",)
@@ -84,8 +131,8 @@ class AsteriskSettings(_Section):
         "from-dahdi*",
     )
     # Dialplan applications that answer in a person's stead; a menu or an announcement is none.
-    answering_applications: tuple[str, ...] = ("Stasis", "AudioSocket", "ConfBridge", "MeetMe")
-    voicemail_applications: tuple[str, ...] = ("VoiceMail", "MiniVM")
+    answering_applications: tuple[Line, ...] = ("Stasis", "AudioSocket", "ConfBridge", "MeetMe")
+    voicemail_applications: tuple[Line, ...] = ("VoiceMail", "MiniVM")
     connect_timeout_seconds: Annotated[float, Field(gt=0, le=120)] = 10.0
     ping_seconds: Annotated[float, Field(ge=1, le=300)] = 15.0
     # Without any byte for so long after a ping, the line is taken for dead.
@@ -102,7 +149,7 @@ PbxSettings = AsteriskSettings
 class TenantRule(_Section):
     """Every condition given must hold. Numbers are compared as the PBX tells them, without a leading '+'."""
 
-    tenant: PlainName
+    tenant: PlainName = Field(examples=["acme"])
     pbx: PlainName | None = None
     trunk: Pattern | None = None  # a trunk channel of the call, e.g. "PJSIP/trunk-acme"
     endpoint: Pattern | None = None  # any channel of the call without its -0000001a, e.g. "PJSIP/1*"
@@ -152,18 +199,23 @@ class LiveSettings(_Section):
 
     url: str = "memory://"
     username: str | None = None
-    password: SecretStr | None = None
-    password_file: Path | None = None
+    password: Secret | None = None
+    password_file: FilePath | None = None
+    tls_ca_file: FilePath | None = None  # for rediss:// with a certificate of one's own
+    timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 2.0  # for one read or write of a context
     grace_seconds: Annotated[int, Field(ge=0, le=86_400)] = 60  # how long a context outlives its call
 
     @field_validator("url")
     @classmethod
-    def _known_scheme(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in {"memory", "redis", "rediss", "unix"}:
-            raise ValueError("use memory://, redis://host:port/0, rediss://host:port/0 or unix:///path/to/socket")
-        if parts.password:
-            raise ValueError("keep the password out of the URL; use password_file")
+    def _known_home(cls, value: str) -> str:
+        use = "use memory://, redis://host:port/0, rediss://host:port/0 or unix:///path/to/socket"
+        parts = _split_url(value, use)
+        if parts.scheme not in {"memory", "redis", "rediss", "unix"} or (parts.scheme == "unix" and not parts.path):
+            raise ValueError(use)
+        if parts.scheme in {"redis", "rediss"} and not re.fullmatch(r"/?\d*", parts.path):
+            raise ValueError(f"the path is the number of a database; {use}")
+        if any(name != "db" for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
+            raise ValueError("only ?db= may follow; user, password and timeouts have settings of their own")
         return value
 
 
@@ -183,10 +235,10 @@ class StoreSettings(_Section):
 class CentralSettings(_Section):
     """The centre calls are synced to: postgresql://user@host:port/database."""
 
-    url: str
-    password: SecretStr | None = None
-    password_file: Path | None = None
-    tls_ca_file: Path | None = None
+    url: str = Field(examples=["postgresql://edge@central.example:5432/sentiric"])
+    password: Secret | None = None
+    password_file: FilePath | None = None
+    tls_ca_file: FilePath | None = None
     interval_seconds: Annotated[float, Field(ge=1, le=3600)] = 30.0  # a look at the outbox even if nothing happened
     batch_records: Annotated[int, Field(ge=1, le=10_000)] = 1000
     timeout_seconds: Annotated[float, Field(ge=1, le=600)] = 30.0  # for one batch
@@ -195,20 +247,19 @@ class CentralSettings(_Section):
     @field_validator("url")
     @classmethod
     def _known_scheme(cls, value: str) -> str:
-        parts = urlsplit(value)
+        use = "use postgresql://user@host:5432/database"
+        parts = _split_url(value, use)
         if parts.scheme not in {"postgresql", "postgres"} or not parts.path.strip("/"):
-            raise ValueError("use postgresql://user@host:5432/database")
-        if parts.password:
-            raise ValueError("keep the password out of the URL; use password_file")
+            raise ValueError(use)
         return value
 
 
 class Settings(_Section):
     """Everything the agent can be told."""
 
-    site: PlainName
-    state_directory: Path = Path("/var/lib/sentiric-edge")
-    runtime_directory: Path = Path("/run/sentiric-edge")
+    site: PlainName = Field(examples=["istanbul-1"])
+    state_directory: FilePath = Path("/var/lib/sentiric-edge")
+    runtime_directory: FilePath = Path("/run/sentiric-edge")
     log: LogSettings = LogSettings()
     pbx: tuple[PbxSettings, ...] = ()
     tenancy: TenancySettings = TenancySettings()
