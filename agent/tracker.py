@@ -103,6 +103,7 @@ class Tracker:
         self._work = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._finishing = False
         self._failed: Group | None = None  # to be committed again before anything newer
         self.status = TrackerStatus()
 
@@ -130,18 +131,20 @@ class Tracker:
             await feed.restore(self._journal)
 
     async def run(self) -> None:
-        """Commit what comes, as soon as it comes but not more often than the interval."""
-        while True:
+        """Commit what comes, as soon as it comes but not more often than the interval; return after `finish`."""
+        while not self._finishing:
             await self._work.wait()
             self._work.clear()
             started = time.monotonic()
             await self._commit_until_done()
-            await asyncio.sleep(max(0.0, self._interval - (time.monotonic() - started)))
+            if not self._finishing:
+                await asyncio.sleep(max(0.0, self._interval - (time.monotonic() - started)))
+        await self._commit_until_done()
 
-    async def drain(self) -> None:
-        """Commit what has been heard so far; for the orderly stop, once `run` and the connectors have ended."""
-        self._work.clear()
-        await self._commit(self._gather())
+    def finish(self) -> None:
+        """Let `run` commit what has been heard so far and return; connectors have ended before."""
+        self._finishing = True
+        self._work.set()
 
     def _assign(self, facts: CallFacts) -> Assignment:
         return assign(self._tenancy, facts)
@@ -182,7 +185,11 @@ class Tracker:
                 await self._commit(group)
             except StoreUnavailable as exc:
                 self._cannot_write(exc)
+                if self._finishing and delay == _RETRY_SECONDS[-1]:
+                    log.error("the agent stops although the local database cannot be written: %s", exc)
+                    return
                 await asyncio.sleep(delay)
+                group = Group()  # the failed one is kept and comes first
             else:
                 return
 

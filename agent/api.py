@@ -1,0 +1,142 @@
+"""How the running agent answers on its Unix socket: its command line today, services on the box as well."""
+
+import contextlib
+import logging
+import socket
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from pathlib import Path
+from typing import Any, Protocol
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from agent.calls.context import CallContext
+from agent.errors import AgentError
+from agent.health import AgentStatus
+from config.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+_SOCKET_MODE = 0o660  # who may connect is decided by the directory and the socket's group
+
+
+class Control(Protocol):
+    """What the API can ask of the daemon."""
+
+    async def status(self) -> AgentStatus:
+        """How the agent is."""
+        ...
+
+    def live_contexts(self) -> list[CallContext]:
+        """Every live call as services see it."""
+        ...
+
+    def sync_now(self) -> bool:
+        """Look at the outbox at once, also out of a pause; False if there is no centre."""
+        ...
+
+    async def reassign(self) -> dict[str, Any]:
+        """Read the tenant rules again and give unassigned calls to the tenants they now match."""
+        ...
+
+    async def retry_quarantined(self, call_sid: str | None) -> int:
+        """Send refused calls again, one or all; how many."""
+        ...
+
+
+def make_app(control: Control) -> Starlette:
+    """The ASGI application over a running daemon."""
+
+    async def status(_: Request) -> Response:
+        return Response((await control.status()).model_dump_json(), media_type="application/json")
+
+    async def calls(_: Request) -> Response:
+        contexts = control.live_contexts()
+        return JSONResponse({"calls": [context.model_dump(mode="json") for context in contexts]})
+
+    async def sync(_: Request) -> Response:
+        if not control.sync_now():
+            return problem(409, "No centre", "the settings have no [central] section: calls are kept here")
+        return JSONResponse({"started": True})
+
+    async def reassign(_: Request) -> Response:
+        return JSONResponse(await control.reassign())
+
+    async def retry(request: Request) -> Response:
+        return JSONResponse({"requeued": await control.retry_quarantined(request.query_params.get("call_sid"))})
+
+    return Starlette(
+        routes=[
+            Route("/v1/status", status),
+            Route("/v1/calls", calls),
+            Route("/v1/sync", sync, methods=["POST"]),
+            Route("/v1/tenants/reassign", reassign, methods=["POST"]),
+            Route("/v1/quarantine/retry", retry, methods=["POST"]),
+        ],
+        exception_handlers={AgentError: _unable, ConfigError: _unable},
+    )
+
+
+def problem(status: int, title: str, detail: str) -> Response:
+    """An error as RFC 9457 tells it."""
+    return JSONResponse(
+        {"title": title, "detail": detail, "status": status}, status_code=status, media_type="application/problem+json"
+    )
+
+
+async def _unable(_: Request, exc: Exception) -> Response:
+    return problem(503 if isinstance(exc, AgentError) else 422, "Not possible now", str(exc))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: stopping is the daemon's business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    app: Starlette, socket_file: Path, *, spawn: Callable[[Awaitable[None]], object]
+) -> AsyncIterator[None]:
+    """Answer on the socket while the block runs; `spawn` starts the server's task."""
+    server = _Server(
+        uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    )
+    with _listening(socket_file) as sock:
+        spawn(server.serve(sockets=[sock]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+
+
+@contextlib.contextmanager
+def _listening(socket_file: Path) -> Generator[socket.socket, None, None]:
+    """The daemon alone holds the database, so a socket found here is left from a dead one."""
+    try:
+        socket_file.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        if socket_file.exists() and stat.S_ISSOCK(socket_file.stat().st_mode):
+            socket_file.unlink()
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind(str(socket_file))
+            socket_file.chmod(_SOCKET_MODE)
+        except OSError:
+            sock.close()
+            raise
+    except OSError as exc:
+        raise AgentError(
+            f"no socket can be made at {socket_file}: {exc.strerror or exc}; mend runtime_directory or its rights"
+        ) from exc
+    try:
+        yield sock
+    finally:
+        sock.close()
+        with contextlib.suppress(OSError):
+            socket_file.unlink()
