@@ -1,0 +1,269 @@
+"""Writes one batch of call records into the central tables: the only upsert there is.
+
+A batch is one transaction: its site's high-water mark, its calls and their children become visible together. Rows
+are copied into a temporary table and merged from there; a row with a newer or the same revision stays as it is.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple, get_args, get_type_hints
+
+import asyncpg
+
+from sync.central.connection import condition, is_about_the_record
+from sync.central.schema import SCHEMA_REVISION
+from sync.records import Batch, CallRecord, Receipt, RecordReceipt, Verdict
+
+UNKNOWN_TENANT = "unknown_tenant"
+
+_CHILDREN = ("tasks", "interactions")
+_JSON = frozenset({"legs", "timeline", "full_transcript"})
+_COLUMNS = tuple(name for name in CallRecord._fields if name not in {"tenant", *_CHILDREN})
+_UPDATED = tuple(name for name in _COLUMNS if name != "call_sid")
+_TYPES = {str: "text", int: "bigint", float: "double precision", bool: "boolean", datetime: "timestamptz"}
+# How much of a batch's time the search for refused records may take; the rest is for the commit and its answer.
+_SEARCH_SHARE = 0.6
+_ROWS_AT_ONCE = 250  # encoded before other tasks get their turn: about 5 ms
+
+
+def _type_of(name: str) -> str:
+    hint = get_type_hints(CallRecord)[name]
+    return next(_TYPES[kind] for kind in (hint, *get_args(hint)) if kind in _TYPES)
+
+
+# Lives as long as the session, empty between transactions: making one per batch would bloat the catalogue. The name
+# carries the revision because a pooler may hand the session to a program of another version. JSON stays text here,
+# so that only the merge parses it.
+_INCOMING = f"incoming_{SCHEMA_REVISION}"
+
+# READ COMMITTED whatever the default, since ON CONFLICT then never fails for concurrency. Constraints are checked
+# at once, so that a deferred one fails where its record can be found. Accepted means durable, even if the database
+# is set to acknowledge earlier. Joins go from the few rows of a batch into large tables by key; without these three
+# settings a plan made while the tables were empty reads them whole, and it is kept as long as the connection.
+# A server that lost us must not keep the locks of a batch: it ends slow statements and idle transactions itself, and
+# where it can (PostgreSQL 14), it looks for its client every second.
+_BEGIN = f"""
+BEGIN ISOLATION LEVEL READ COMMITTED;
+SET LOCAL statement_timeout = {{timeout_ms}};
+SET LOCAL idle_in_transaction_session_timeout = {{timeout_ms}};
+SELECT set_config('client_connection_check_interval', '1000', true)
+    WHERE current_setting('client_connection_check_interval', true) = '0';
+SET CONSTRAINTS ALL IMMEDIATE;
+SET LOCAL enable_seqscan = off;
+SET LOCAL enable_hashjoin = off;
+SET LOCAL enable_mergejoin = off;
+SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off';
+SET LOCAL client_min_messages = warning;
+CREATE TEMPORARY TABLE IF NOT EXISTS {_INCOMING}
+    (tenant_id integer, {", ".join(f"{name} {_type_of(name)}" for name in _COLUMNS)}) ON COMMIT DELETE ROWS
+"""
+_FIRST_PART = "SAVEPOINT part"
+_NEXT_PART = f"TRUNCATE {_INCOMING}; SAVEPOINT part"
+_KEEP_PART = "RELEASE SAVEPOINT part"
+_DROP_PART = "ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part"
+
+# One statement for two questions, because each costs a round trip to a centre that may be far away.
+_SEE_SITE_AND_FIND_TENANTS = """
+WITH seen AS (
+    INSERT INTO site (name, first_seen_at, last_seen_at, high_water, agent_version) VALUES ($1, now(), now(), $2, $3)
+    ON CONFLICT (name) DO UPDATE SET last_seen_at = excluded.last_seen_at,
+        high_water = greatest(site.high_water, excluded.high_water),
+        agent_version = coalesce(excluded.agent_version, site.agent_version)
+)
+SELECT name, id FROM tenant WHERE is_active AND name = ANY ($4::text[])
+"""
+
+# The sub-select keeps a late, older revision from coming back under the tenant the call had before.
+_MERGE = f"""
+INSERT INTO call (tenant_id, {", ".join(_COLUMNS)})
+SELECT tenant_id, {", ".join(f"{name}::jsonb" if name in _JSON else name for name in _COLUMNS)}
+FROM {_INCOMING} AS incoming
+WHERE (SELECT max(elsewhere.revision) FROM call AS elsewhere WHERE elsewhere.call_sid = incoming.call_sid
+       AND elsewhere.tenant_id <> incoming.tenant_id) >= incoming.revision IS NOT TRUE
+ON CONFLICT (tenant_id, call_sid) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _UPDATED)}
+WHERE call.revision < excluded.revision
+RETURNING call_sid, tenant_id, id, xmax <> 0 AS replaced
+"""  # noqa: S608 - built from field names
+_LEAVE_FORMER_TENANT = f"""
+DELETE FROM call USING {_INCOMING} AS incoming
+WHERE call.call_sid = incoming.call_sid AND call.tenant_id <> incoming.tenant_id AND call.revision < incoming.revision
+"""  # noqa: S608 - a constant name
+
+_OF_CALLS = "unnest($1::integer[], $2::bigint[]) AS merged (tenant_id, call_id)"
+_CLEAR = {
+    "tasks": f"DELETE FROM task USING {_OF_CALLS} WHERE (task.tenant_id, task.call_id) = (merged.tenant_id, merged.call_id)",  # noqa: E501, S608
+    "interactions": f"DELETE FROM interaction USING {_OF_CALLS} WHERE (interaction.tenant_id, interaction.call_id) = (merged.tenant_id, merged.call_id)",  # noqa: E501, S608
+}
+_ADD = {
+    "tasks": """
+INSERT INTO task (tenant_id, call_id, position, task_name, state_data, start_time)
+SELECT merged.tenant_id, merged.call_id, child.position, child.task_name, child.state_data, child.start_time
+FROM unnest($1::integer[], $2::bigint[], $3::text[]) AS merged (tenant_id, call_id, children),
+     jsonb_to_recordset(merged.children::jsonb)
+     AS child (position integer, task_name text, state_data jsonb, start_time timestamptz)
+""",
+    "interactions": """
+INSERT INTO interaction (tenant_id, call_id, position, data)
+SELECT merged.tenant_id, merged.call_id, child.position, child.data
+FROM unnest($1::integer[], $2::bigint[], $3::text[]) AS merged (tenant_id, call_id, children),
+     jsonb_to_recordset(merged.children::jsonb) AS child (position integer, data jsonb)
+""",
+}
+
+
+class _Decision(NamedTuple):
+    verdict: Verdict
+    code: str | None = None
+    reason: str | None = None
+
+
+@dataclass(slots=True)
+class Ingest:
+    """One batch on its way into the tables, on a connection of which it is the only user.
+
+    The search for refused records ends after a part of `timeout_seconds`; those not decided by then get no verdict
+    and come again. After any exception the connection is in the middle of a transaction and must be dropped.
+    """
+
+    connection: asyncpg.Connection
+    batch: Batch
+    agent_version: str | None
+    timeout_seconds: float
+    _decided: dict[int, _Decision] = field(default_factory=dict)
+    _tenants: dict[str, int] = field(default_factory=dict)
+
+    async def run(self) -> Receipt:
+        """Write what can be written, commit, and return the verdicts."""
+        await self.connection.execute(_BEGIN.format(timeout_ms=int(self.timeout_seconds * 1000)))
+        names = {record.tenant for record in self.batch.records if _is_sendable(record.tenant)}
+        tenants = await self.connection.fetch(
+            _SEE_SITE_AND_FIND_TENANTS, self.batch.site, self.batch.high_water, self.agent_version, sorted(names)
+        )
+        self._tenants = {row["name"]: row["id"] for row in tenants}
+        parts = deque(self._rounds())
+        opening = _FIRST_PART
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self.timeout_seconds * _SEARCH_SHARE
+        while parts and clock() < deadline:
+            await self.connection.execute(opening)
+            parts.extendleft(reversed(await self._place(parts.popleft())))
+            opening = _NEXT_PART
+        await self.connection.execute("COMMIT")
+        return self._receipt()
+
+    def _rounds(self) -> list[list[int]]:
+        """Positions in the batch, one list as a rule. Earlier revisions of a call in the same batch come in later
+        lists: they find the newest there, or take its place if that was refused."""
+        rounds: list[list[int]] = []
+        seen: dict[str, int] = {}
+        records = self.batch.records
+        # By call_sid, so that two batches with the same calls wait for each other instead of locking each other out.
+        for position in sorted(range(len(records)), key=lambda at: (records[at].call_sid, -records[at].revision)):
+            record = records[position]
+            if record.tenant not in self._tenants:
+                self._decided[position] = _unknown_tenant(record.tenant)
+                continue
+            turn = seen.get(record.call_sid, 0)
+            seen[record.call_sid] = turn + 1
+            if turn == len(rounds):
+                rounds.append([])
+            rounds[turn].append(position)
+        return rounds
+
+    async def _place(self, part: list[int]) -> list[list[int]]:
+        """Merge these records; if PostgreSQL refuses, reject the one there is or return the halves to be tried."""
+        try:
+            merged = await self._merge([self.batch.records[position] for position in part])
+        except (asyncpg.PostgresError, ValueError, TypeError, OverflowError) as exc:
+            if not is_about_the_record(exc):
+                raise
+            await self.connection.execute(_DROP_PART)
+            if len(part) > 1:
+                return [part[: len(part) // 2], part[len(part) // 2 :]]
+            self._decided[part[0]] = _refused(exc)
+            return []
+        await self.connection.execute(_KEEP_PART)
+        for position in part:
+            is_merged = self.batch.records[position].call_sid in merged
+            self._decided[position] = _Decision(Verdict.ACCEPTED if is_merged else Verdict.SUPERSEDED)
+        return []
+
+    async def _merge(self, records: Sequence[CallRecord]) -> set[str]:
+        await self.connection.copy_records_to_table(
+            _INCOMING, records=self._rows(records), columns=["tenant_id", *_COLUMNS]
+        )
+        merged = await self.connection.fetch(_MERGE)
+        if any(record.revision > 1 for record in records):
+            await self.connection.execute(_LEAVE_FORMER_TENANT)
+        await self._replace_children(records, merged)
+        return {row["call_sid"] for row in merged}
+
+    async def _rows(self, records: Sequence[CallRecord]) -> AsyncIterator[tuple[object, ...]]:
+        for number, record in enumerate(records, 1):
+            if number % _ROWS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            # By position: call_sid, revision, tenant, the other columns, tasks, interactions.
+            yield (self._tenants[record.tenant], record.call_sid, record.revision, *record[3:-2])
+
+    async def _replace_children(self, records: Sequence[CallRecord], merged: Sequence[asyncpg.Record]) -> None:
+        replaced = [(row["tenant_id"], row["id"]) for row in merged if row["replaced"]]
+        if replaced:
+            for clear in _CLEAR.values():
+                await self.connection.execute(clear, *_transposed(replaced))
+        by_sid = {record.call_sid: record for record in records}
+        for kind in _CHILDREN:
+            children = [
+                (row["tenant_id"], row["id"], text)
+                for row in merged
+                if (text := getattr(by_sid[row["call_sid"]], kind)) != "[]"
+            ]
+            if children:
+                await self.connection.execute(_ADD[kind], *_transposed(children))
+
+    def _receipt(self) -> Receipt:
+        return Receipt(
+            [
+                RecordReceipt(record.call_sid, record.revision, *self._decided[position])
+                for position, record in enumerate(self.batch.records)
+                if position in self._decided
+            ]
+        )
+
+
+def _unknown_tenant(name: str) -> _Decision:
+    shown = name.encode("ascii", "backslashreplace").decode()
+    return _Decision(
+        Verdict.REJECTED,
+        UNKNOWN_TENANT,
+        f"the centre knows no active tenant {shown!r}; add it with `edge-hub tenants add {shown}`",
+    )
+
+
+def _refused(exc: Exception) -> _Decision:
+    """SQLSTATE and kind of an error, and where it happened: the message itself may quote what was in the record."""
+    if not isinstance(exc, asyncpg.PostgresError):
+        return _Decision(Verdict.REJECTED, "22000", "a value does not fit its column's type")
+    where = [
+        f"{word} {value}"
+        for word, value in (
+            ("table", exc.table_name),
+            ("column", exc.column_name),
+            ("constraint", exc.constraint_name),
+            ("type", exc.data_type_name),
+        )
+        if value
+    ]
+    told = f"PostgreSQL refuses it: {condition(exc)}"
+    return _Decision(Verdict.REJECTED, exc.sqlstate, f"{told} ({', '.join(where)})" if where else told)
+
+
+def _is_sendable(text: str) -> bool:
+    """Whether PostgreSQL could hold the text at all: no NUL, no half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _transposed(rows: Sequence[tuple[object, ...]]) -> list[list[object]]:
+    return [list(column) for column in zip(*rows, strict=True)]

@@ -1,0 +1,1 @@
+"""The history of the central schema, as Alembic revisions."""

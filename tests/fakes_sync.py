@@ -1,0 +1,130 @@
+"""Stand-ins for the two sides of the syncer, and call records to send."""
+
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sync.outbox import Backlog
+from sync.records import Batch, CallRecord, Receipt, RecordReceipt, Verdict
+
+NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+
+
+def a_record(number: int = 1, **changes: Any) -> CallRecord:  # Any: whatever fields a record has
+    """An answered inbound call, the number-th of a day."""
+    start = NOON + timedelta(seconds=number)
+    record = CallRecord(
+        call_sid=f"istanbul:asterisk:{1772452800 + number}.{number}",
+        revision=1,
+        tenant="acme",
+        trace_id=f"{number:032x}",
+        site="istanbul",
+        pbx="asterisk",
+        direction="inbound",
+        caller_id="+905321234567",
+        caller_name="Gülşen Işık",
+        callee_id="902121234567",
+        answered_by="101",
+        status="completed",
+        disposition="answered",
+        start_time=start,
+        pbx_answer_time=start + timedelta(seconds=1),
+        answer_time=start + timedelta(seconds=4),
+        end_time=start + timedelta(seconds=64),
+        ring_seconds=4.0,
+        talk_seconds=60.0,
+        hold_seconds=0.0,
+        total_seconds=64.0,
+        hangup_cause=16,
+        hangup_source="caller",
+        queue=None,
+        transferred=False,
+        recording=None,
+        merged_into=None,
+        legs='[{"channel": "PJSIP/trunk-acme-00000001"}]',
+        timeline="[]",
+        full_transcript="[]",
+        source="ami",
+        start_estimated=False,
+        end_estimated=False,
+        created_at=start + timedelta(seconds=64),
+        updated_at=start + timedelta(seconds=64),
+    )
+    return record._replace(**changes)
+
+
+def a_batch(*records: CallRecord, high_water: int = 1, site: str = "istanbul") -> Batch:
+    """These records as one batch."""
+    return Batch(site, list(records), high_water)
+
+
+class MemoryOutbox:
+    """An Outbox in a dict: call_sid to its latest revision, oldest first."""
+
+    def __init__(self, *records: CallRecord) -> None:
+        self.waiting: dict[str, CallRecord] = {}
+        self.quarantined: dict[str, RecordReceipt] = {}
+        self.sequence = 0
+        for record in records:
+            self.add(record)
+
+    def add(self, record: CallRecord) -> None:
+        """A call's revision was committed."""
+        self.sequence += 1
+        self.waiting[record.call_sid] = record
+
+    async def next_batch(self, *, limit: int) -> Batch | None:
+        """See `sync.outbox.Outbox`."""
+        records = list(self.waiting.values())[:limit]
+        return Batch("istanbul", records, self.sequence) if records else None
+
+    async def settle(self, receipt: Receipt) -> None:
+        """See `sync.outbox.Outbox`."""
+        for verdict in receipt.verdicts:
+            waiting = self.waiting.get(verdict.call_sid)
+            if waiting is None or waiting.revision != verdict.revision:
+                continue
+            del self.waiting[verdict.call_sid]
+            if verdict.verdict is Verdict.REJECTED:
+                self.quarantined[verdict.call_sid] = verdict
+
+    async def backlog(self) -> Backlog:
+        """See `sync.outbox.Outbox`."""
+        return Backlog(len(self.waiting), NOON if self.waiting else None, len(self.quarantined))
+
+
+class FakeUplink:
+    """An Uplink that answers as told: the next of `answers` if there is one, else it accepts everything."""
+
+    def __init__(self, *answers: Exception | Callable[[Batch], Receipt]) -> None:
+        self.answers = deque(answers)
+        self.batches: list[Batch] = []
+        self.closed = False
+
+    async def send(self, batch: Batch) -> Receipt:
+        """See `sync.uplink.Uplink`."""
+        self.batches.append(batch)
+        answer = self.answers.popleft() if self.answers else accept_all
+        if isinstance(answer, Exception):
+            raise answer
+        return answer(batch)
+
+    async def close(self) -> None:
+        """See `sync.uplink.Uplink`."""
+        self.closed = True
+
+
+def accept_all(batch: Batch) -> Receipt:
+    """Every record is accepted."""
+    return Receipt([RecordReceipt(record.call_sid, record.revision, Verdict.ACCEPTED) for record in batch.records])
+
+
+def reject_all(batch: Batch) -> Receipt:
+    """Every record is rejected."""
+    return Receipt(
+        [
+            RecordReceipt(record.call_sid, record.revision, Verdict.REJECTED, "22P05", "refused")
+            for record in batch.records
+        ]
+    )

@@ -1,0 +1,129 @@
+"""A real PostgreSQL for tests: one server per session, a fresh database per test.
+
+Fixtures: `postgres_server`, `empty_database`, `central_database` (with the central tables) and, for a test that
+stops or freezes the server, the same server's `stop_hard`, `start`, `freeze` and `thaw`; the next test finds it well.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from config.settings import CentralSettings
+from sync.central.connection import CentralAddress
+from sync.central.embedded import EmbeddedPostgres
+from sync.central.migrate import migrate
+
+_TEMPLATE = "central_template"
+_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class PostgresDatabase:
+    """One database on the session's server."""
+
+    server: EmbeddedPostgres
+    name: str
+
+    @property
+    def dsn(self) -> str:
+        """Where it is, with the password."""
+        return self.server.dsn(self.name)
+
+    @property
+    def address(self) -> CentralAddress:
+        """Where it is, for our own code."""
+        return CentralAddress(self.dsn)
+
+    def settings(self, **changes: Any) -> CentralSettings:  # Any: whatever fields the section has
+        """The settings of a site that syncs to it."""
+        values = {"url": self.server.url(self.name), "password": SecretStr(self.server.password)} | changes
+        return CentralSettings.model_validate(values)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection of the test's own."""
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+        """The rows of a query."""
+        async with self.connection() as connection:
+            return list(await connection.fetch(query, *arguments))
+
+    async def execute(self, statements: str) -> None:
+        """Run some statements."""
+        async with self.connection() as connection:
+            await connection.execute(statements)
+
+    async def add_tenants(self, *names: str) -> None:
+        """Make these tenants known."""
+        async with self.connection() as connection:
+            await connection.executemany(
+                "INSERT INTO tenant (name, is_active) VALUES ($1, true)", [(name,) for name in names]
+            )
+
+
+@pytest.fixture(scope="session")
+def _postgres() -> Iterator[EmbeddedPostgres]:
+    with EmbeddedPostgres(options={"fsync": "off"}) as server:
+        _finish(_create(server, _TEMPLATE))
+        _finish(migrate(server.dsn(_TEMPLATE)))
+        yield server
+
+
+@pytest.fixture
+def postgres_server(_postgres: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
+    """The session's server; a test may stop, start, freeze and thaw it."""
+    yield _postgres
+    _postgres.thaw()
+    _postgres.start()
+
+
+@pytest.fixture
+def empty_database(postgres_server: EmbeddedPostgres) -> Iterator[PostgresDatabase]:
+    """A database without any tables."""
+    yield from _fresh(postgres_server, template="template1")
+
+
+@pytest.fixture
+def central_database(postgres_server: EmbeddedPostgres) -> Iterator[PostgresDatabase]:
+    """A database with the central tables, in which nothing is known yet."""
+    yield from _fresh(postgres_server, template=_TEMPLATE)
+
+
+def _fresh(server: EmbeddedPostgres, *, template: str) -> Iterator[PostgresDatabase]:
+    name = f"test_{next(_numbers)}"
+    _finish(_create(server, name, template=template))
+    yield PostgresDatabase(server, name)
+    server.thaw()
+    server.start()
+    _finish(_administer(server, f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
+async def _create(server: EmbeddedPostgres, name: str, *, template: str = "template1") -> None:
+    await _administer(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+
+
+async def _administer(server: EmbeddedPostgres, statement: str) -> None:
+    connection = await asyncpg.connect(server.dsn())
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _finish(work: Coroutine[Any, Any, object]) -> None:  # Any: what a coroutine is sent and yields
+    """Run it on a loop of its own in a thread, since the test's loop is not to be touched here."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, work).result()
