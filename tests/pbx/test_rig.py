@@ -65,7 +65,8 @@ def test_calls_can_be_placed_while_the_test_does_other_things(asterisk: Asterisk
     wait_until(lambda: asterisk.active_channels() > 0, what="calls going on", seconds=10)
 
     assert not placing.finished
-    assert disagreements(account(asterisk), placing.wait(seconds=60)) != []
+    assert disagreements(account(asterisk), placing.intentions) != []
+    placing.wait(seconds=60)
     assert disagreements(account(asterisk), placing.intentions) == []
 
 
@@ -79,7 +80,8 @@ def test_a_restart_hangs_up_every_call_and_the_next_ones_are_whole(asterisk: Ast
         asterisk.restart_now()
         recorder.wait_until_closed()
     cut.wait(seconds=10, disturbed=True)
-    after = place(asterisk, [plan.one("inbound_answered")], over=timedelta(seconds=0.1)).wait(seconds=60)
+    whole = plan.one("inbound_answered", talk=timedelta(seconds=1))
+    after = place(asterisk, [whole], over=timedelta(seconds=0.1)).wait(seconds=60)
 
     by_name = {call.intention: call for call in account(asterisk)}
     assert b"Shutdown: Cleanly" in recorder.received
@@ -98,7 +100,8 @@ def test_a_killed_asterisk_leaves_calls_without_an_end_and_starts_again(asterisk
         recorder.wait_until_closed()
     cut.stop()
     asterisk.start()
-    place(asterisk, [plan.one("inbound_answered")], over=timedelta(seconds=0.1)).wait(seconds=60)
+    whole = plan.one("inbound_answered", talk=timedelta(seconds=1))
+    place(asterisk, [whole], over=timedelta(seconds=0.1)).wait(seconds=60)
 
     first, second = account(asterisk)
     assert not first.ended
@@ -120,7 +123,9 @@ def test_a_phone_that_asterisk_calls_first_is_the_caller_of_what_it_then_dials(a
 def test_two_asterisks_do_not_disturb_each_other(asterisk: Asterisk) -> None:
     with Asterisk() as other:
         for one in (asterisk, other):
-            intended = place(one, [Plan(3).one("internal_answered")], over=timedelta(seconds=0.1)).wait(seconds=60)
+            intended = place(
+                one, [Plan(3).one("internal_answered", talk=timedelta(seconds=1))], over=timedelta(seconds=0.1)
+            ).wait(seconds=60)
             assert disagreements(account(one), intended) == []
 
 
