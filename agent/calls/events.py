@@ -40,6 +40,7 @@ class ChannelOpened:
     age_seconds: float | None = None
     bridge: str | None = None
     application: str = ""
+    application_data: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from agent.calls.context import CallContext, CallState, Participant
 from agent.calls.events import DialStatus
 from agent.calls.outcome import Outcome, decide
-from agent.calls.rules import CallRules, dialled_number, resource_of
+from agent.calls.rules import CallRules, dialled_number, extension_of
 from agent.calls.tenancy import Assignment, CallFacts
 from sync.models import Direction, HangupSource
 
@@ -136,11 +136,14 @@ class LiveCall:
     def direction(self) -> Direction:
         """From a trunk or an inbound context: inbound. To a trunk: outbound. Else internal."""
         root = self.root
-        if root is not None and (self.rules.is_trunk(root.endpoint) or self.rules.is_inbound_context(root.context)):
+        if root is not None and not root.dialled and self._is_outside(root):
             return Direction.INBOUND
         if self.dialled_trunk or any(leg.dialled and self.rules.is_trunk(leg.endpoint) for leg in self.legs.values()):
             return Direction.OUTBOUND
         return Direction.INTERNAL
+
+    def _is_outside(self, leg: Leg) -> bool:
+        return self.rules.is_trunk(leg.endpoint) or self.rules.is_inbound_context(leg.context)
 
     def state(self) -> CallState:
         """Where the call is now."""
@@ -152,7 +155,7 @@ class LiveCall:
             return CallState.ANSWERED
         if self.in_queue:
             return CallState.QUEUED
-        if self.pbx_answered_at is not None and not any(leg.dialled for leg in self.legs.values()):
+        if self.pbx_answered_at is not None and not self.attempts():
             return CallState.MENU
         return CallState.RINGING
 
@@ -163,7 +166,9 @@ class LiveCall:
         if direction is Direction.INBOUND:
             extensions = {leg.number for leg in legs if leg is not root}
         else:
-            extensions = {self.caller_number, root.number if root else None}
+            extensions = {self.caller_number}
+            if root is not None:
+                extensions |= {root.number, extension_of(root.endpoint)}
         endpoints = frozenset(leg.endpoint for leg in legs)
         return CallFacts(
             pbx=self.pbx,
@@ -210,12 +215,19 @@ class LiveCall:
             state=state,
         )
 
+    def attempts(self) -> list[Leg]:
+        """The legs that were dialled for the caller."""
+        return [leg for leg in self.legs.values() if leg.dialled and leg is not self.root]
+
+    def originated(self) -> list[Leg]:
+        """The caller's leg, if the PBX itself dialled it (click to call, a wake-up call)."""
+        return [leg for leg in (self.root,) if leg is not None and leg.dialled]
+
     def outcome(self) -> Outcome:
         """How the call ended."""
         root = self.root
-        last_round = [
-            leg for leg in self.legs.values() if leg.dialled and leg.dial_round == self.dial_round and not leg.is_local
-        ] or [leg for leg in self.legs.values() if leg.dialled and not leg.is_local]
+        attempts = [leg for leg in self.attempts() if not leg.is_local] or self.originated()
+        last_round = [leg for leg in attempts if leg.dial_round == self.dial_round] or attempts
         return decide(
             answered=self.answered_at is not None,
             voicemail=self.voicemail_at is not None,
@@ -233,8 +245,8 @@ class LiveCall:
         return next((cause for cause in causes if cause), causes[0] if causes else None)
 
     def to_row(self) -> dict[str, Any]:
-        """The columns of `Call` that the tracker can tell of an ended call; what others tell (a transcript, say) and the
-        bookkeeping are left to the store."""
+        """The columns of `Call` that the tracker can tell of an ended call; what others tell (a transcript, say) and
+        the bookkeeping are left to the store."""
         ended_at = self.ended_at
         if ended_at is None:
             raise ValueError(f"call {self.call_sid} has not ended")
@@ -278,5 +290,4 @@ def leg_number(endpoint: str, dial_string: str, told: str | None, *, is_trunk: b
     """
     if is_trunk:
         return dialled_number(dial_string) or told
-    resource = resource_of(endpoint)
-    return resource if resource.isdecimal() else told
+    return extension_of(endpoint) or told

@@ -30,13 +30,15 @@ from agent.calls.events import (
     Unheld,
 )
 from agent.calls.live_call import MAX_LEGS, Leg, LiveCall, leg_number
-from agent.calls.rules import CallRules, dialled_endpoints, endpoint_of
+from agent.calls.rules import CallRules, dialled_endpoints, endpoint_of, queue_name
 from agent.calls.tenancy import Assignment, CallFacts
 from sync.models import HangupSource
 
 # Extensions that name no number: start, invalid, timeout, hangup, failed, operator.
 _SPECIAL_EXTENSIONS = frozenset({"", "s", "i", "t", "T", "h", "e", "o", "a", "failed"})
 _DIALLING = frozenset({"dial", "queue", "followme", "retrydial"})
+# What Asterisk shows as the application of a leg that somebody dialled.
+_DIALLED_LEG = frozenset({"AppDial", "AppQueue"})
 # A late or repeated word about a channel that is gone must not bring it back to life.
 _REMEMBERED_GONE = 4096
 
@@ -258,6 +260,11 @@ class CallModel:
         """A snapshot lists a channel: what was missed while nobody listened is taken from it."""
         if event.up and leg.up_at is None:
             self._mark_up(call, leg, event.at)
+        if event.application in _DIALLED_LEG and leg is not call.root:
+            leg.dialled = True
+        if event.application.lower() == "queue":
+            call.queue = call.queue or queue_name(event.application_data)
+            call.in_queue = event.bridge is None
         if event.application:
             self._application(call, leg, event.application, event.at)
         if event.bridge is not None and leg.bridge != event.bridge:
@@ -318,6 +325,8 @@ class CallModel:
 
     def _dialling(self, call: LiveCall, event: AppStarted) -> None:
         call.dial_round += 1
+        if event.application.lower() == "queue":  # QueueCallerJoin tells the same, to those who may hear it
+            call.queue = call.queue or queue_name(event.data)
         if event.application.lower() != "dial":
             return
         call.pending_dial = event.channel
@@ -386,6 +395,8 @@ class CallModel:
         if call.ringing_since is not None:
             self._stop_ringing(call, at)
         self._talk(call, at)
+        if not call.attempts():
+            self._originated_only(call, at)
         self._touch(call, at)
         call.ended_at = max(at, call.started_at)
         for linked in call.linked:
@@ -394,6 +405,13 @@ class CallModel:
                 self._gone_linked.add(linked)
         self._changed.pop(call.call_sid, None)
         self._ended.append(call)
+
+    def _originated_only(self, call: LiveCall, at: datetime) -> None:
+        """The PBX rang somebody and connected nobody else, as for a wake-up call: who picked up answered."""
+        for leg in call.originated():
+            if leg.up_at is not None and call.answered_at is None:
+                self._mark_answered(call, leg, leg.up_at, by=leg.number)
+                call.talk_seconds = max(0.0, (at - leg.up_at).total_seconds())
 
     # Reaching others
 
@@ -425,7 +443,7 @@ class CallModel:
         if leg.dial_status is None:  # Asterisk tells CANCEL twice when a queue's caller gives up
             leg.dial_status = event.status
             call.note(event.at, "dial_ended", channel=leg.name, status=event.status, forward=event.forward)
-        if event.status is DialStatus.ANSWER and not leg.is_local:
+        if event.status is DialStatus.ANSWER and not leg.is_local and leg is not call.root:
             self._mark_answered(call, leg, leg.up_at or event.at, by=leg.number)
         open_attempts = (other for other in call.legs.values() if other.dialled and other.dial_status is None)
         if call.ringing_since is not None and next(open_attempts, None) is None:

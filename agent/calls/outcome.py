@@ -29,6 +29,7 @@ FAILED: Final = Outcome(Status.FAILED, Disposition.FAILED)
 _UNREACHABLE: Final = frozenset({1, 2, 3, 18, 20, 21, 22, 27, 28, 31, 38, 41, 58, 88, 111})
 _CONGESTED: Final = frozenset({34, 42, 44})
 _USER_BUSY: Final = 17
+_ANSWERED_ELSEWHERE: Final = 26
 
 
 def decide(
@@ -74,6 +75,8 @@ def _of_leg(status: DialStatus | None, cause: int | None) -> Outcome:
             return CONGESTION
         case DialStatus.CHANUNAVAIL:
             return FAILED
+        case DialStatus.CANCEL:  # the caller stayed: taken back by the PBX, or everything was hung up because it stops
+            return FAILED if cause and cause != _ANSWERED_ELSEWHERE else NO_ANSWER
         case None:  # the attempt was cut short, as by a restart of the PBX
             return _of_cause(cause) if cause else FAILED
         case _:

@@ -75,6 +75,17 @@ def dialled_endpoints(data: str) -> list[str]:
     return endpoints
 
 
+def queue_name(data: str) -> str | None:
+    """The queue named in the arguments of Queue: `sales,,,,30` is `sales`."""
+    return data.partition(",")[0] or None
+
+
+def extension_of(endpoint: str) -> str | None:
+    """The extension a phone's endpoint is named after, as nearly everywhere; its caller id may show another number."""
+    resource = resource_of(endpoint)
+    return resource if resource.isdecimal() else None
+
+
 def dialled_number(dial_string: str) -> str | None:
     """The number in a dial string as DialBegin tells it: `905551234@trunk-acme`, `trunk-acme/905551234`, `101`,
     `trunk-acme/sip:905551234@192.0.2.1`; None where there is none."""

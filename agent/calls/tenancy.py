@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from agent.calls.rules import CallRules
+from agent.calls.rules import CallRules, extension_of
 from config.settings import TenancySettings, TenantRule
 from sync.models import Call, Direction
 
@@ -88,7 +88,10 @@ def facts_of_legs(
     """The facts of a call whose legs are told as in `Call.legs`, the caller's first."""
     endpoints = frozenset(leg["endpoint"] for leg in legs)
     first: Mapping[str, Any] = legs[0] if legs else {}
-    numbers = (first.get("number"),) if direction is not Direction.INBOUND else (leg.get("number") for leg in legs[1:])
+    if direction is Direction.INBOUND:
+        numbers = {leg.get("number") for leg in legs[1:]}
+    else:
+        numbers = {first.get("number"), extension_of(first.get("endpoint", ""))}
     return CallFacts(
         pbx=pbx,
         direction=direction,

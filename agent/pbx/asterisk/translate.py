@@ -96,6 +96,7 @@ def _core_show_channel(m: AmiMessage, at: datetime) -> CallEvent | None:
         age_seconds=_seconds(m.get("duration")),
         bridge=m.get("bridgeid") or None,
         application=m.get("application"),
+        application_data=m.get("applicationdata"),
     )
 
 
