@@ -107,7 +107,8 @@ class AmiFramer:
                 self._skipping = False
                 self.oversized += 1
                 continue
-            frame = piece.lstrip(b"\r\n") if unfinished is None else unfinished + _END + piece
+            # NUL begins the agent's own marks in the journal, so no frame of a PBX may.
+            frame = piece.lstrip(b"\r\n\0") if unfinished is None else unfinished + _END + piece
             if frame.startswith(_OLD_COMMAND) and not frame.rstrip().endswith(_OLD_COMMAND_END):
                 unfinished = frame
                 if number == len(pieces) - 1:
@@ -217,7 +218,8 @@ class AmiSession:
     def _challenged(self, message: AmiMessage) -> None:
         challenge = message.get("challenge")
         if message.get("response") != "Success" or not challenge:
-            raise PbxRefused(f'the PBX refuses an MD5 log-in ({_reason(message)}); set login = "plain" with tls = true')
+            reason = _refusal_reason(message)
+            raise PbxRefused(f'the PBX refuses an MD5 log-in ({reason}); set login = "plain" with tls = true')
         key = hashlib.md5((challenge + self._secret).encode(), usedforsecurity=False).hexdigest()
         self._log_in(("AuthType", "MD5"), ("Key", key))
 
@@ -228,9 +230,7 @@ class AmiSession:
 
     def _logged_in(self, message: AmiMessage) -> None:
         if message.get("response") != "Success":
-            reason = _reason(message)
-            if "shutting down" in reason:
-                raise PbxLost("the PBX is shutting down")
+            reason = _refusal_reason(message)
             raise PbxRefused(f"the PBX refuses user {self._username!r} ({reason}); check username, secret and permit")
         self.state = SessionState.READY
         for event in self._drop_events:
@@ -246,10 +246,13 @@ class AmiSession:
             return True
         if self.state is not SessionState.READY and message.get("response") == "Error":
             # Some refusals carry no ActionID ("Asterisk is shutting down", access lists).
-            reason = _reason(message)
-            raise PbxLost(f"the PBX answers: {reason}")
+            raise PbxLost(f"the PBX answers: {_refusal_reason(message)}")
         return False
 
 
-def _reason(message: AmiMessage) -> str:
-    return message.get("message") or "no reason given"
+def _refusal_reason(message: AmiMessage) -> str:
+    """Why the PBX refuses; raises PbxLost when it only is about to stop, which is nobody's mistake."""
+    reason = message.get("message") or "no reason given"
+    if "shutting down" in reason:
+        raise PbxLost("the PBX is shutting down")
+    return reason
