@@ -46,9 +46,12 @@ _REQUIRED = TOLD - _DEFAULTS.keys()
 
 def moment_text(value: datetime) -> str:
     """A moment as `UtcDateTime` has SQLite store it. Raises ValueError without a time zone."""
+    if value.tzinfo is UTC and value.microsecond:
+        # orjson prints a moment six times as fast as isoformat: "2026-11-22T09:00:00.123456+00:00" in quotes.
+        return orjson.dumps(value)[1:27].decode().replace("T", " ")
     if value.tzinfo is None:
         raise ValueError(f"the moment {value} has no time zone; use aware UTC datetimes")
-    return value.astimezone(UTC).isoformat(" ", "microseconds")[:26]
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 def moment_of(text: str) -> datetime:
@@ -79,7 +82,7 @@ def encode_call(row: Mapping[str, Any]) -> EncodedCall:  # Any: the columns' own
     encoded = dict(row)
     for name in _TEXTS:
         value = encoded.get(name)
-        if value is not None:
+        if value is not None and (type(value) is not str or not value.isascii()):
             encoded[name] = plain_text(value)
     for name in _MOMENTS:
         value = encoded.get(name)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from agent.calls.context import TaskState
 from agent.store import rows
@@ -148,7 +148,8 @@ class Writer:
         pen = _Pen(self.now_text(), dict(self._tenant_ids))
 
         def write(connection: sqlite3.Connection) -> CommitResult:
-            connection.executemany(rows.INSERT_SEGMENT, segments)
+            if segments:
+                connection.executemany(rows.INSERT_SEGMENT, segments)
             _write_anchors(connection, group)
             result = pen.write(connection, finished)
             _write_gaps(connection, group.gaps)
@@ -175,8 +176,7 @@ class Writer:
                 connection.execute(f"PRAGMA busy_timeout = {timeout}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Encoded:
+class _Encoded(NamedTuple):
     row: EncodedCall
     tenant: str | None
     tasks: list[EncodedTask] | None
@@ -220,8 +220,9 @@ class _Pen:
             else:
                 _amend(old, call, tenant_id)
         self._insert(connection, [call for call in known.values() if call.is_new])
-        self._update(connection, [call for call in known.values() if call.is_changed and not call.is_new])
-        connection.executemany("DELETE FROM live_call WHERE call_sid = ?", [(sid,) for sid in known])
+        if changed := [call for call in known.values() if call.is_changed and not call.is_new]:
+            self._update(connection, changed)
+        _end(connection, list(known))
         written = [call for call in known.values() if call.is_new or call.is_changed]
         sent = [call for call in written if call.tenant_id is not None]
         new = sum(call.is_new for call in written)
@@ -389,12 +390,20 @@ def _segment_row(segment: Segment) -> rows.Row:
 
 
 def _write_anchors(connection: sqlite3.Connection, group: Group) -> None:
+    if not (group.opened or group.forgotten):
+        return
     # The earlier anchor of a call holds: a replay must start where its first frame is.
     connection.executemany(
         "INSERT INTO live_call (call_sid, pbx, journal_id, start_time) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
         [(call.call_sid, call.pbx, call.journal_id, rows.moment_text(call.start_time)) for call in group.opened],
     )
-    connection.executemany("DELETE FROM live_call WHERE call_sid = ?", [(sid,) for sid in group.forgotten])
+    _end(connection, group.forgotten)
+
+
+def _end(connection: sqlite3.Connection, sids: Sequence[str]) -> None:
+    connection.execute(
+        "DELETE FROM live_call WHERE call_sid IN (SELECT value FROM json_each(?))", (rows.json_text(sids),)
+    )
 
 
 def _write_gaps(connection: sqlite3.Connection, gaps: Sequence[GapOpened | GapClosed]) -> None:
