@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Final
 
 from agent.calls.rules import CallRules, extension_of
 from config.settings import TenancySettings, TenantRule
 from sync.models import Call, Direction
+
+_MAX_DIGITS: Final = 18  # no telephone number is longer, and Python refuses to read numbers of thousands of digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,11 @@ def _conditions(rule: TenantRule, facts: CallFacts) -> Iterable[bool]:
         yield did is not None and did.isdigit() and len(did) == len(low) and low <= did <= high
     if rule.extension_range is not None:
         low_ext, high_ext = rule.extension_range
-        yield any(low_ext <= int(number) <= high_ext for number in facts.extensions if number.isdecimal())
+        yield any(
+            low_ext <= int(number) <= high_ext
+            for number in facts.extensions
+            if number.isdecimal() and len(number) <= _MAX_DIGITS
+        )
 
 
 def _did(facts: CallFacts) -> str | None:

@@ -15,12 +15,14 @@ LINE_LOST: Final = b"\0line lost"
 # Everything the PBX said before it listed its channels has been received.
 SNAPSHOT_TAKEN: Final = b"\0snapshot taken"
 
+MAX_LISTED: Final = 100_000  # channels; a longer list is no Asterisk's, and tells nothing
+
 
 class AsteriskInterpreter:
     """Turns frames into events of the call model, in the order of their arrival."""
 
     def __init__(self) -> None:
-        self._listed: set[str] = set()
+        self._listed: set[str] | None = None  # None: no list is being received
         self._complete = False
 
     def interpret(self, frame: bytes, arrived_at: datetime) -> CallEvent | None:
@@ -33,23 +35,29 @@ class AsteriskInterpreter:
         """The event of a message that is already cut into fields."""
         match message.name:
             case "CoreShowChannel":
-                if self._complete:
+                if self._listed is None or self._complete:
                     self._listed, self._complete = set(), False
-                self._listed.add(message.get("uniqueid"))
+                self._collect(message)
             case "CoreShowChannelsComplete":
-                if self._complete:  # no channel at all since the last list
+                if self._listed is None or self._complete:  # a list without a channel
                     self._listed = set()
                 self._complete = True
                 return None
+            case "Newchannel":  # after the list was made, so it cannot be in it
+                self._collect(message)
             case _:
                 pass
         return translate(message, arrived_at)
 
+    def _collect(self, message: AmiMessage) -> None:
+        if self._listed is not None and len(self._listed) <= MAX_LISTED:
+            self._listed.add(message.get("uniqueid"))
+
     def _mark(self, frame: bytes, arrived_at: datetime) -> CallEvent | None:
         if frame == LINE_LOST:
-            self._listed, self._complete = set(), False
+            self._listed, self._complete = None, False
             return LineLost(arrived_at)
-        if frame == SNAPSHOT_TAKEN and self._complete:
-            listed, self._listed, self._complete = frozenset(self._listed), set(), False
-            return SnapshotTaken(arrived_at, listed)
+        if frame == SNAPSHOT_TAKEN and self._listed is not None and self._complete:
+            listed, self._listed, self._complete = self._listed, None, False
+            return SnapshotTaken(arrived_at, frozenset(listed)) if len(listed) <= MAX_LISTED else None
         return None

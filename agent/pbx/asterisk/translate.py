@@ -28,8 +28,13 @@ from agent.pbx.asterisk.protocol import AmiMessage
 
 _RINGING: Final = "5"
 _UP: Final = "6"
+# The years 2000 to 2100: what lies outside is no time of an event.
+_OLDEST: Final = 946_684_800.0
+_NEWEST: Final = 4_102_444_800.0
+_MAX_DIGITS: Final = 9
 _DIAL_STATUSES: Final = frozenset(DialStatus)
 _ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+_DURATION: Final = re.compile(r"(\d{1,5}):(\d{1,2}):(\d{1,2})", re.ASCII)
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 
 
@@ -44,11 +49,11 @@ def translate(message: AmiMessage, arrived_at: datetime) -> CallEvent | None:
 
 def event_time(message: AmiMessage, arrived_at: datetime) -> datetime:
     """The `Timestamp` header (epoch.microseconds), else the arrival."""
-    stamp = message.get("timestamp")
     try:
-        return datetime.fromtimestamp(float(stamp), UTC) if stamp else arrived_at
-    except (ValueError, OverflowError, OSError):
+        seconds = float(message.get("timestamp"))
+    except ValueError:
         return arrived_at
+    return datetime.fromtimestamp(seconds, UTC) if _OLDEST < seconds < _NEWEST else arrived_at
 
 
 def text_or_none(value: str) -> str | None:
@@ -58,6 +63,10 @@ def text_or_none(value: str) -> str | None:
     if "\\" in value:
         value = _ESCAPED.sub(lambda match: _ESCAPES.get(match[1], match[1]), value)
     return value
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) <= _MAX_DIGITS else None
 
 
 def _newchannel(m: AmiMessage, at: datetime) -> CallEvent | None:
@@ -101,12 +110,9 @@ def _core_show_channel(m: AmiMessage, at: datetime) -> CallEvent | None:
 
 
 def _seconds(duration: str) -> float:
-    """`HH:MM:SS`, hours without limit."""
-    try:
-        hours, minutes, seconds = (int(part) for part in duration.split(":"))
-    except ValueError:
-        return 0.0
-    return hours * 3600.0 + minutes * 60 + seconds
+    """`HH:MM:SS`, hours beyond a day too."""
+    match = _DURATION.fullmatch(duration)
+    return int(match[1]) * 3600.0 + int(match[2]) * 60 + int(match[3]) if match else 0.0
 
 
 def _newstate(m: AmiMessage, at: datetime) -> CallEvent | None:
@@ -178,18 +184,16 @@ def _about_channel(event: type[Held] | type[Unheld] | type[HangupRequested]) -> 
 
 def _hangup(m: AmiMessage, at: datetime) -> CallEvent | None:
     channel = m.get("uniqueid")
-    cause = m.get("cause")
     if not channel:
         return None
-    return ChannelClosed(at, channel, m.get("linkedid") or channel, int(cause) if cause.isdecimal() else None)
+    return ChannelClosed(at, channel, m.get("linkedid") or channel, _number(m.get("cause")))
 
 
 def _queue_join(m: AmiMessage, at: datetime) -> CallEvent | None:
-    channel, position = m.get("uniqueid"), m.get("position")
+    channel = m.get("uniqueid")
     if not channel:
         return None
-    linked = m.get("linkedid") or channel
-    return QueueJoined(at, channel, linked, m.get("queue"), int(position) if position.isdecimal() else None)
+    return QueueJoined(at, channel, m.get("linkedid") or channel, m.get("queue"), _number(m.get("position")))
 
 
 def _queue_leave(m: AmiMessage, at: datetime) -> CallEvent | None:
