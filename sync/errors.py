@@ -21,5 +21,10 @@ class UplinkRefused(SyncError):
     pipe, tell the operator, condemn no record, and look again now and then."""
 
 
+class OutboxUnavailable(SyncError):
+    """The outbox cannot be read or written now (a full disk, a lock): try again later. What was sent and could not
+    be settled is sent again, which is harmless."""
+
+
 class SchemaMismatch(SyncError):
     """A database's schema is older or newer than this program; the text says which and what to do."""

@@ -17,7 +17,10 @@ class Backlog:
 
 
 class Outbox(Protocol):
-    """Calls whose latest revision the centre has not confirmed. A call waits once, whatever its revisions."""
+    """Calls whose latest revision the centre has not confirmed. A call waits once, whatever its revisions.
+
+    Its methods raise OutboxUnavailable when the local database cannot be read or written now.
+    """
 
     async def next_batch(self, *, limit: int) -> Batch | None:
         """Up to `limit` waiting calls, the freshest among them even when the backlog is long; None if empty.
@@ -28,7 +31,7 @@ class Outbox(Protocol):
 
     async def settle(self, receipt: Receipt) -> None:
         """Durably remove what was accepted or superseded, unless a newer revision has come meanwhile, and set
-        aside what was rejected with its code and reason."""
+        aside what was rejected with its code and reason. Records without a verdict go on waiting."""
         ...
 
     async def backlog(self) -> Backlog:

@@ -87,6 +87,9 @@ class RecordReceipt:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """One verdict per record of the batch, in the batch's order; everything accepted is durable."""
+    """A verdict on each record of the batch, in the batch's order; everything accepted is durable.
+
+    Records that the centre could not decide on in time have none, and go on waiting.
+    """
 
     verdicts: Sequence[RecordReceipt]

@@ -1,5 +1,6 @@
 """Stand-ins for the two sides of the syncer, and call records to send."""
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ from sync.records import Batch, CallRecord, Receipt, RecordReceipt, Verdict
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
 
-def a_record(number: int = 1, **changes: Any) -> CallRecord:  # Any: whatever fields a record has
+def a_record(number: int = 1, /, **changes: Any) -> CallRecord:  # Any: whatever fields a record has
     """An answered inbound call, the number-th of a day."""
     start = NOON + timedelta(seconds=number)
     record = CallRecord(
@@ -66,6 +67,7 @@ class MemoryOutbox:
         self.waiting: dict[str, CallRecord] = {}
         self.quarantined: dict[str, RecordReceipt] = {}
         self.sequence = 0
+        self.faults: deque[Exception] = deque()  # raised by the next `settle`s
         for record in records:
             self.add(record)
 
@@ -81,6 +83,8 @@ class MemoryOutbox:
 
     async def settle(self, receipt: Receipt) -> None:
         """See `sync.outbox.Outbox`."""
+        if self.faults:
+            raise self.faults.popleft()
         for verdict in receipt.verdicts:
             waiting = self.waiting.get(verdict.call_sid)
             if waiting is None or waiting.revision != verdict.revision:
@@ -101,10 +105,20 @@ class FakeUplink:
         self.answers = deque(answers)
         self.batches: list[Batch] = []
         self.closed = False
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.gate = asyncio.Event()  # closed by `clear`, it holds every answer back
+        self.gate.set()
 
     async def send(self, batch: Batch) -> Receipt:
         """See `sync.uplink.Uplink`."""
         self.batches.append(batch)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await self.gate.wait()
+        finally:
+            self.in_flight -= 1
         answer = self.answers.popleft() if self.answers else accept_all
         if isinstance(answer, Exception):
             raise answer

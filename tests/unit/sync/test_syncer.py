@@ -1,0 +1,353 @@
+"""The syncer between a memory outbox and an uplink that does as told."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from config.settings import CentralSettings
+from sync.backoff import Backoff
+from sync.errors import OutboxUnavailable, UplinkRefused, UplinkUnavailable
+from sync.records import Batch, Receipt, RecordReceipt, Verdict
+from sync.syncer import Syncer, SyncState
+from tests.fakes_sync import FakeUplink, MemoryOutbox, a_record, accept_all, reject_all
+
+AWAY = UplinkUnavailable("the centre does not answer")
+REFUSED = UplinkRefused("check user name and password")
+
+
+def a_syncer(outbox: MemoryOutbox, uplink: FakeUplink, *, backoff: Backoff | None = None, **changes: Any) -> Syncer:
+    # Any: whatever fields the section has
+    values = {"url": "postgresql://site@centre/calls", "interval_seconds": 3600} | changes
+    quick = Backoff(maximum=0.01, initial=0.01, stable_seconds=0)
+    return Syncer(outbox, uplink, CentralSettings.model_validate(values), backoff=backoff or quick)
+
+
+@asynccontextmanager
+async def running(syncer: Syncer) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(syncer.run())
+        yield
+        task.cancel()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the things waited for have no event
+            await asyncio.sleep(0.002)
+
+
+async def test_what_waits_at_start_is_sent() -> None:
+    outbox, uplink = MemoryOutbox(a_record(1), a_record(2)), FakeUplink()
+    syncer = a_syncer(outbox, uplink)
+
+    async with running(syncer):
+        await until(lambda: not outbox.waiting)
+        await until(lambda: syncer.status.state is SyncState.IDLE)
+
+    assert syncer.status.sent == 2
+    assert syncer.status.last_success_at is not None
+    assert syncer.status.last_error is None
+    assert uplink.closed
+
+
+async def test_a_commit_wakes_it() -> None:
+    outbox, uplink = MemoryOutbox(), FakeUplink()
+    syncer = a_syncer(outbox, uplink)
+
+    async with running(syncer):
+        await until(lambda: syncer.status.state is SyncState.IDLE)
+        outbox.add(a_record())
+        syncer.wake()
+        await until(lambda: not outbox.waiting)
+
+
+async def test_the_timer_finds_what_nobody_told_of() -> None:
+    outbox, uplink = MemoryOutbox(), FakeUplink()
+    syncer = a_syncer(outbox, uplink, interval_seconds=1)
+
+    async with running(syncer):
+        await until(lambda: syncer.status.state is SyncState.IDLE)
+        outbox.add(a_record())
+        await until(lambda: not outbox.waiting)
+
+
+async def test_a_long_backlog_goes_in_batches_one_at_a_time() -> None:
+    outbox, uplink = MemoryOutbox(*(a_record(number) for number in range(25))), FakeUplink()
+    syncer = a_syncer(outbox, uplink, batch_records=10)
+
+    async with running(syncer):
+        await until(lambda: not outbox.waiting)
+
+    assert [len(batch.records) for batch in uplink.batches] == [10, 10, 5]
+    assert uplink.most_in_flight == 1
+
+
+async def test_calls_that_end_close_together_share_a_batch() -> None:
+    outbox, uplink = MemoryOutbox(a_record(0)), FakeUplink()
+    syncer = a_syncer(outbox, uplink)
+
+    async with running(syncer):
+        await until(lambda: syncer.status.sent == 1)
+        for number in range(1, 6):
+            outbox.add(a_record(number))
+            syncer.wake()
+        await until(lambda: syncer.status.sent == 6)
+
+    assert [len(batch.records) for batch in uplink.batches] == [1, 5]
+
+
+async def test_a_revision_that_comes_while_its_call_is_on_the_way_is_sent_too() -> None:
+    outbox, uplink = MemoryOutbox(a_record(revision=1)), FakeUplink()
+    uplink.gate.clear()
+
+    async with running(a_syncer(outbox, uplink)):
+        await until(lambda: uplink.in_flight == 1)
+        outbox.add(a_record(revision=2))
+        uplink.gate.set()
+        await until(lambda: not outbox.waiting)
+
+    assert [batch.records[0].revision for batch in uplink.batches] == [1, 2]
+
+
+async def test_an_outage_is_waited_out_and_logged_at_its_start_and_end(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="sync.syncer")
+    outbox, uplink = MemoryOutbox(a_record()), FakeUplink(AWAY, AWAY, AWAY, AWAY)
+
+    async with running(a_syncer(outbox, uplink)):
+        await until(lambda: not outbox.waiting)
+
+    assert [record.getMessage() for record in caplog.records if record.name == "sync.syncer"] == [
+        "the centre is away; calls are kept here and sent later",
+        "the centre takes calls again",
+    ]
+    assert outbox.quarantined == {}
+
+
+async def test_status_tells_the_outage_and_when_it_is_tried_again() -> None:
+    outbox, uplink = MemoryOutbox(a_record()), FakeUplink(AWAY)
+    syncer = a_syncer(outbox, uplink, backoff=Backoff(maximum=300, initial=300, random=lambda: 0))
+
+    async with running(syncer):
+        await until(lambda: syncer.status.state is SyncState.WAITING)
+        status = syncer.status
+
+    assert status.last_error == "the centre does not answer"
+    assert status.next_try_at is not None
+    assert status.troubled_since is not None
+    assert (status.next_try_at - status.troubled_since).total_seconds() == 300
+
+
+async def test_a_wish_of_the_centre_to_wait_is_honoured() -> None:
+    outbox, uplink = MemoryOutbox(a_record()), FakeUplink(UplinkUnavailable("busy", retry_after_seconds=900))
+    syncer = a_syncer(outbox, uplink)
+
+    async with running(syncer):
+        await until(lambda: syncer.status.state is SyncState.WAITING)
+        status = syncer.status
+
+    assert status.next_try_at is not None
+    assert status.troubled_since is not None
+    assert (status.next_try_at - status.troubled_since).total_seconds() == 900
+
+
+async def test_commits_during_an_outage_do_not_hammer_the_centre() -> None:
+    outbox, uplink = MemoryOutbox(a_record(0)), FakeUplink(AWAY)
+    syncer = a_syncer(outbox, uplink, backoff=Backoff(maximum=300, initial=300))
+
+    async with running(syncer):
+        await until(lambda: syncer.status.state is SyncState.WAITING)
+        for number in range(1, 50):
+            outbox.add(a_record(number))
+            syncer.wake()
+            await asyncio.sleep(0)
+
+    assert len(uplink.batches) == 1
+
+
+async def test_a_refused_site_pauses_and_condemns_nothing() -> None:
+    outbox, uplink = MemoryOutbox(a_record()), FakeUplink(REFUSED)
+    syncer = a_syncer(outbox, uplink)
+
+    async with running(syncer):
+        await until(lambda: syncer.status.state is SyncState.PAUSED)
+        syncer.wake()
+        status = syncer.status
+
+    assert status.last_error == "check user name and password"
+    assert len(uplink.batches) == len(outbox.waiting) == 1
+    assert outbox.quarantined == {}
+
+
+async def test_an_operator_can_end_the_pause() -> None:
+    outbox, uplink = MemoryOutbox(a_record()), FakeUplink(REFUSED)
+    syncer = a_syncer(outbox, uplink)
+
+    async with running(syncer):
+        await until(lambda: syncer.status.state is SyncState.PAUSED)
+        syncer.wake_now()
+        await until(lambda: not outbox.waiting)
+        await until(lambda: syncer.status.state is SyncState.IDLE)
+
+    assert syncer.status.last_error is None
+
+
+async def test_a_paused_site_is_looked_at_again_by_itself() -> None:
+    outbox, uplink = MemoryOutbox(a_record()), FakeUplink(REFUSED)
+
+    async with running(a_syncer(outbox, uplink, retry_max_seconds=1)):
+        await until(lambda: not outbox.waiting)
+
+
+async def test_a_rejected_call_is_set_aside_and_the_others_go_on() -> None:
+    def reject_the_second(batch: Batch) -> Receipt:
+        verdicts = list(accept_all(batch).verdicts)
+        verdicts[1] = RecordReceipt(batch.records[1].call_sid, 1, Verdict.REJECTED, "22P05", "a NUL")
+        return Receipt(verdicts)
+
+    outbox, uplink = MemoryOutbox(*(a_record(number) for number in range(3))), FakeUplink(reject_the_second)
+    syncer = a_syncer(outbox, uplink)
+
+    async with running(syncer):
+        await until(lambda: not outbox.waiting)
+
+    assert list(outbox.quarantined) == [a_record(1).call_sid]
+    assert (syncer.status.sent, syncer.status.rejected) == (2, 1)
+
+
+async def test_a_centre_that_rejects_call_after_call_is_not_believed() -> None:
+    outbox = MemoryOutbox(*(a_record(number) for number in range(200)))
+    uplink = FakeUplink(reject_all)
+    syncer = a_syncer(outbox, uplink)
+
+    async with running(syncer):
+        await until(lambda: syncer.status.state is SyncState.PAUSED)
+        error = syncer.status.last_error
+        syncer.wake_now()
+        await until(lambda: not outbox.waiting)
+
+    assert error is not None
+    assert "rejects call after call, so no more are set aside" in error
+    assert outbox.quarantined == {}
+
+
+async def test_neither_is_one_that_rejects_them_one_by_one() -> None:
+    outbox = MemoryOutbox(*(a_record(number) for number in range(200)))
+    uplink = FakeUplink(*[reject_all] * 200)
+    syncer = a_syncer(outbox, uplink, batch_records=1)
+
+    async with running(syncer):
+        await until(lambda: syncer.status.state is SyncState.PAUSED)
+
+    assert len(outbox.quarantined) == 19
+
+
+async def test_batches_shrink_while_they_do_not_get_through_and_grow_again() -> None:
+    outbox, uplink = MemoryOutbox(*(a_record(number) for number in range(30))), FakeUplink(AWAY, AWAY)
+
+    async with running(a_syncer(outbox, uplink, batch_records=16)):
+        await until(lambda: not outbox.waiting)
+
+    assert [len(batch.records) for batch in uplink.batches] == [16, 8, 4, 8, 16, 2]
+
+
+async def test_records_without_a_verdict_are_sent_again() -> None:
+    def decide_half(batch: Batch) -> Receipt:
+        return Receipt(accept_all(batch).verdicts[: len(batch.records) // 2])
+
+    outbox, uplink = MemoryOutbox(*(a_record(number) for number in range(8))), FakeUplink(decide_half)
+
+    async with running(a_syncer(outbox, uplink)):
+        await until(lambda: not outbox.waiting)
+
+    assert [len(batch.records) for batch in uplink.batches] == [8, 4]
+
+
+async def test_an_answer_without_any_verdict_is_an_outage_and_no_endless_loop() -> None:
+    outbox, uplink = MemoryOutbox(a_record()), FakeUplink(lambda _: Receipt([]))
+    syncer = a_syncer(outbox, uplink, backoff=Backoff(maximum=300, initial=300))
+
+    async with running(syncer):
+        await until(lambda: syncer.status.state is SyncState.WAITING)
+
+    assert len(uplink.batches) == 1
+
+
+async def test_a_local_disk_that_is_full_is_waited_out() -> None:
+    outbox, uplink = MemoryOutbox(a_record()), FakeUplink()
+    outbox.faults.append(OutboxUnavailable("the disk is full"))
+    syncer = a_syncer(outbox, uplink)
+
+    async with running(syncer):
+        await until(lambda: not outbox.waiting)
+        await until(lambda: syncer.status.state is SyncState.IDLE)
+
+    assert len(uplink.batches) == 2
+
+
+async def test_trouble_with_the_outbox_is_over_when_it_can_be_read_even_if_nothing_waits() -> None:
+    outbox, uplink = MemoryOutbox(a_record()), FakeUplink()
+    outbox.faults.append(OutboxUnavailable("the disk is full"))
+    syncer = a_syncer(outbox, uplink, backoff=Backoff(maximum=0.05, initial=0.05))
+
+    async with running(syncer):
+        await until(lambda: syncer.status.state is SyncState.WAITING)
+        outbox.waiting.clear()
+        await until(lambda: syncer.status.state is SyncState.IDLE)
+
+
+async def test_draining_sends_what_waits_before_the_end() -> None:
+    outbox, uplink = MemoryOutbox(), FakeUplink()
+    syncer = a_syncer(outbox, uplink)
+
+    async with running(syncer):
+        await until(lambda: syncer.status.state is SyncState.IDLE)
+        outbox.add(a_record())
+        assert await syncer.drain(timeout=5)
+
+    assert outbox.waiting == {}
+    assert uplink.most_in_flight == 1
+    assert syncer.status.state is SyncState.OFF
+
+
+async def test_draining_gives_up_in_time_and_the_call_goes_on_waiting() -> None:
+    outbox, uplink = MemoryOutbox(a_record()), FakeUplink()
+    uplink.gate.clear()
+    syncer = a_syncer(outbox, uplink)
+
+    assert not await syncer.drain(timeout=0.01)
+    assert len(outbox.waiting) == 1
+
+
+async def test_draining_does_not_try_a_centre_known_to_be_away() -> None:
+    outbox, uplink = MemoryOutbox(a_record()), FakeUplink(AWAY)
+    syncer = a_syncer(outbox, uplink, backoff=Backoff(maximum=300, initial=300))
+
+    async with running(syncer):
+        await until(lambda: syncer.status.state is SyncState.WAITING)
+        assert not await syncer.drain(timeout=5)
+
+    assert len(uplink.batches) == 1
+
+
+async def test_a_cancellation_in_mid_send_takes_nothing_from_the_outbox() -> None:
+    outbox, uplink = MemoryOutbox(a_record()), FakeUplink()
+    uplink.gate.clear()
+    syncer = a_syncer(outbox, uplink)
+
+    async with running(syncer):
+        await until(lambda: uplink.in_flight == 1)
+
+    assert len(outbox.waiting) == 1
+    assert uplink.in_flight == 0
+    assert uplink.closed
+
+
+async def test_a_bug_is_not_swallowed() -> None:
+    outbox, uplink = MemoryOutbox(a_record()), FakeUplink(KeyError("bug"))
+
+    with pytest.raises(KeyError):
+        await a_syncer(outbox, uplink).run()
