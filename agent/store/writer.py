@@ -137,6 +137,10 @@ class Writer:
         """Run `work` as one transaction between the groups. Raises StoreUnavailable, with nothing written."""
         return await self._connection.transact(work)
 
+    def now(self) -> datetime:
+        """This moment, by the writer's clock."""
+        return self._now()
+
     def now_text(self) -> str:
         """This moment, as it is stored."""
         return rows.moment_text(self._now())

@@ -1,0 +1,136 @@
+"""The journal: what each PBX said, read back for replay, and pruned by age and size but never past a live call."""
+
+import logging
+import sqlite3
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from functools import partial
+
+from agent.store.engine import Store
+from agent.store.rows import moment_of, moment_text
+from agent.store.segment import Segment, SegmentDamaged, decode
+from agent.store.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+# Segments deleted in one transaction: some milliseconds, so that a group of calls never waits long behind it.
+_PRUNE_STEP = 200
+# Free pages are filled again by what comes; only what is far too much (32 MB) goes back to the file system, in steps.
+_FREE_PAGES = 4096
+_VACUUM_PAGES = 256
+# What a replay holds in memory at a time, as raw bytes.
+_REPLAY_BYTES = 4 * 1024 * 1024
+
+SEGMENTS = (
+    "SELECT id, boot_id, connection, first_at, monotonic_ns, raw_size, blob FROM journal_segment "
+    "WHERE pbx = ? AND id >= ? AND id <= ? ORDER BY id LIMIT 256"
+)
+OLDEST_ANCHOR = "SELECT min(journal_id) FROM live_call WHERE pbx = ?"
+PRUNABLE = (
+    "SELECT id, last_at, length(blob) FROM journal_segment WHERE pbx = ? AND id < ? ORDER BY id LIMIT ?"  # by the index
+)
+# Every PBX that ever spoke, found by jumping through the index instead of walking it.
+PBX_NAMES = """WITH RECURSIVE name (pbx) AS (
+    SELECT min(pbx) FROM journal_segment
+    UNION ALL SELECT (SELECT min(pbx) FROM journal_segment WHERE pbx > name.pbx) FROM name WHERE name.pbx IS NOT NULL
+) SELECT pbx FROM name WHERE pbx IS NOT NULL"""
+
+
+class Journal:
+    """Read on the store's reader, pruned through the writer."""
+
+    def __init__(self, store: Store, writer: Writer) -> None:
+        self._reader = store.reader
+        self._writer = writer
+
+    async def oldest_live_anchor(self, pbx: str) -> int | None:
+        """The segment from which a replay finds every live call of a PBX; None if it has none."""
+
+        def look(connection: sqlite3.Connection) -> int | None:
+            found: int | None = connection.execute(OLDEST_ANCHOR, (pbx,)).fetchone()[0]
+            return found
+
+        return await self._reader.run(look)
+
+    async def replay_from(self, pbx: str, journal_id: int) -> AsyncIterator[Segment]:
+        """Every segment of a PBX from `journal_id` to the last one there is now, in bounded memory.
+
+        A damaged segment is logged and left out: what comes after it is still worth hearing.
+        """
+        last = await self._reader.run(partial(_last_id, pbx=pbx))
+        while journal_id <= last:
+            segments, journal_id = await self._reader.run(partial(_read, pbx=pbx, first=journal_id, last=last))
+            for segment in segments:
+                yield segment
+
+    async def last_heard_at(self, pbx: str) -> datetime | None:
+        """When a PBX last said anything that was kept: where a gap begins if the agent was down."""
+
+        def look(connection: sqlite3.Connection) -> datetime | None:
+            found = connection.execute(
+                "SELECT last_at FROM journal_segment WHERE pbx = ? ORDER BY id DESC LIMIT 1", (pbx,)
+            ).fetchone()
+            return moment_of(found[0]) if found else None
+
+        return await self._reader.run(look)
+
+    async def prune(self, *, keep: timedelta, max_bytes: int) -> int:
+        """Take away what is older than `keep`, and the oldest of the rest while it is more than `max_bytes`.
+
+        What a live call needs for a replay stays, whatever its age and size. Returns how many segments went.
+        """
+        before = moment_text(self._writer.now() - keep)
+        total = 0
+        while taken := await self._writer.transact(partial(_prune_step, before, max_bytes)):
+            total += taken
+        return total
+
+
+def _last_id(connection: sqlite3.Connection, *, pbx: str) -> int:
+    found = connection.execute("SELECT max(id) FROM journal_segment WHERE pbx = ?", (pbx,)).fetchone()[0]
+    return int(found or 0)
+
+
+def _read(connection: sqlite3.Connection, *, pbx: str, first: int, last: int) -> tuple[list[Segment], int]:
+    """Some segments from `first` on, and the id to go on from."""
+    segments: list[Segment] = []
+    size, next_id = 0, last + 1
+    cursor = connection.execute(SEGMENTS, (pbx, first, last))
+    for segment_id, boot_id, number, first_at, monotonic_ns, raw_size, blob in cursor:
+        next_id = segment_id + 1
+        try:
+            frames = decode(blob)
+        except SegmentDamaged as exc:
+            facts = {"pbx": pbx, "segment": segment_id, "reason": str(exc)}
+            logger.error("a journal segment is damaged and left out", extra=facts)
+            continue
+        segments.append(Segment(segment_id, pbx, boot_id, number, moment_of(first_at), monotonic_ns, frames))
+        size += raw_size
+        if size > _REPLAY_BYTES:
+            break
+    cursor.close()
+    return segments, next_id
+
+
+def _prune_step(before: str, max_bytes: int, connection: sqlite3.Connection) -> int:
+    held = int(connection.execute("SELECT value FROM counter WHERE name = 'journal_bytes'").fetchone()[0])
+    doomed = []
+    for segment_id, last_at, size in _oldest_prunable(connection):
+        if last_at >= before and held <= max_bytes:
+            break
+        doomed.append((segment_id,))
+        held -= size
+    connection.executemany("DELETE FROM journal_segment WHERE id = ?", doomed)
+    if connection.execute("PRAGMA freelist_count").fetchone()[0] > _FREE_PAGES:
+        connection.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+    return len(doomed)
+
+
+def _oldest_prunable(connection: sqlite3.Connection) -> list[tuple[int, str, int]]:
+    """The oldest segments of all PBXes that no live call needs, in the order in which they came."""
+    found: list[tuple[int, str, int]] = []
+    for (pbx,) in connection.execute(PBX_NAMES).fetchall():
+        anchor = connection.execute(OLDEST_ANCHOR, (pbx,)).fetchone()[0]
+        floor = anchor if anchor is not None else 1 << 62
+        found += connection.execute(PRUNABLE, (pbx, floor, _PRUNE_STEP)).fetchall()
+    return sorted(found)[:_PRUNE_STEP]

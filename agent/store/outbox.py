@@ -1,0 +1,168 @@
+"""The outbox in SQLite: calls whose latest revision the centre has not confirmed.
+
+Waiting calls are found by their place in line (`sequence`), and settled ones are deleted, so neither start nor memory
+nor the next batch depends on how many wait. JSON passes through as text, never parsed.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from sqlalchemy import Boolean
+from sqlalchemy.types import TypeEngine
+
+from agent.store.engine import Store
+from agent.store.rows import moment_of
+from agent.store.tables import table_of
+from agent.store.writer import Writer
+from sync.models import Call, UtcDateTime
+from sync.outbox import Backlog
+from sync.records import Batch, CallRecord, Receipt, RecordReceipt, Verdict
+
+# The part of a batch that is kept for the freshest calls while the backlog is longer than the batch.
+_FRESH_PART = 4
+_RETRY_STEP = 500
+
+_TASKS = """(SELECT json_group_array(json_object('position', position, 'task_name', task_name,
+    'state_data', json(state_data), 'start_time', replace(start_time, ' ', 'T') || '+00:00'))
+    FROM (SELECT * FROM task WHERE call_id = call.id ORDER BY position))"""
+_INTERACTIONS = """(SELECT json_group_array(json_object('position', position, 'data', json(data)))
+    FROM (SELECT * FROM interaction WHERE call_id = call.id ORDER BY position))"""
+_NOT_IN_CALL = {"tenant": "tenant.name", "tasks": _TASKS, "interactions": _INTERACTIONS}
+_RECORD = ", ".join(_NOT_IN_CALL.get(name, f"call.{name}") for name in CallRecord._fields)
+_WAITING = (
+    f"SELECT outbox.sequence, {_RECORD} FROM outbox JOIN call ON call.id = outbox.call_id "  # noqa: S608 - our own words
+    "JOIN tenant ON tenant.id = call.tenant_id ORDER BY outbox.sequence"
+)
+OLDEST = f"{_WAITING} LIMIT ?"
+FRESHEST = f"{_WAITING} DESC LIMIT ?"
+
+
+class SqliteOutbox:
+    """`sync.outbox.Outbox` over an open store. Reads on its reader; everything that changes goes through the writer."""
+
+    def __init__(self, store: Store, writer: Writer, *, site: str) -> None:
+        self._reader = store.reader
+        self._writer = writer
+        self._site = site
+
+    async def next_batch(self, *, limit: int) -> Batch | None:
+        """Up to `limit` waiting calls: the oldest, and a quarter of the freshest if more wait than fit in."""
+        found = await self._reader.run(partial(_read_waiting, limit=limit))
+        if not found:
+            return None
+        return Batch(
+            site=self._site,
+            records=[record for _, record in found],
+            high_water=max(sequence for sequence, _ in found),
+        )
+
+    async def settle(self, receipt: Receipt) -> None:
+        """Durably take away what the centre has, and set aside what it rejected."""
+        if receipt.verdicts:
+            await self._writer.transact(partial(_settle, receipt.verdicts, self._writer.now_text()))
+
+    async def backlog(self) -> Backlog:
+        """How much waits, by the counts that triggers keep."""
+        return await self._reader.run(_backlog)
+
+    async def retry(self, call_sid: str | None = None) -> int:
+        """Have a quarantined call, or all of them, wait to be sent again; returns how many."""
+        if call_sid is not None:
+            return await self._writer.transact(partial(_retry, _ONE_SET_ASIDE, call_sid, self._writer.now_text()))
+        total = 0
+        while moved := await self._writer.transact(partial(_retry, _SOME_SET_ASIDE, None, self._writer.now_text())):
+            total += moved
+        return total
+
+
+class _Place(NamedTuple):
+    sequence: int
+    record: CallRecord
+
+
+def _read_waiting(connection: sqlite3.Connection, *, limit: int) -> list[_Place]:
+    connection.execute("BEGIN")  # one view for both ends of the line
+    try:
+        rest = limit
+        freshest: list[tuple[object, ...]] = []
+        if _counter(connection, "outbox_records") > limit:
+            freshest = connection.execute(FRESHEST, (limit // _FRESH_PART,)).fetchall()
+            rest = limit - len(freshest)
+        oldest = connection.execute(OLDEST, (rest,)).fetchall()
+    finally:
+        connection.execute("ROLLBACK")
+    return [_Place(int(str(row[0])), _record(row[1:])) for row in (*oldest, *reversed(freshest))]
+
+
+def _counter(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute("SELECT value FROM counter WHERE name = ?", (name,)).fetchone()[0])
+
+
+def _record(values: Sequence[object]) -> CallRecord:
+    fields = list(values)
+    for position in _MOMENTS:
+        text = fields[position]
+        if isinstance(text, str):
+            fields[position] = moment_of(text)
+    for position in _FLAGS:
+        fields[position] = bool(fields[position])
+    return CallRecord(*fields)  # type: ignore[arg-type]  # the statement above selects them in this order
+
+
+def _positions(kind: type[TypeEngine[Any]]) -> tuple[int, ...]:  # Any: whatever the columns hold
+    columns = table_of(Call).columns
+    return tuple(
+        at for at, name in enumerate(CallRecord._fields) if name in columns and isinstance(columns[name].type, kind)
+    )
+
+
+_MOMENTS = _positions(UtcDateTime)
+_FLAGS = _positions(Boolean)
+
+
+def _backlog(connection: sqlite3.Connection) -> Backlog:
+    oldest = connection.execute("SELECT enqueued_at FROM outbox ORDER BY sequence LIMIT 1").fetchone()
+    return Backlog(
+        records=_counter(connection, "outbox_records"),
+        oldest_at=moment_of(oldest[0]) if oldest else None,
+        quarantined=_counter(connection, "quarantine_records"),
+    )
+
+
+_CALL_ID = "(SELECT id FROM call WHERE call_sid = ?)"
+_TAKE_AWAY = f"DELETE FROM outbox WHERE call_id = {_CALL_ID} AND revision <= ?"  # noqa: S608 - our own words
+_CLEAR = f"DELETE FROM quarantine WHERE call_id = {_CALL_ID} AND revision <= ?"  # noqa: S608 - our own words
+_SET_ASIDE = f"""INSERT INTO quarantine (call_id, revision, code, reason, at) VALUES ({_CALL_ID}, ?, ?, ?, ?)
+    ON CONFLICT (call_id) DO UPDATE SET
+        revision = excluded.revision, code = excluded.code, reason = excluded.reason, at = excluded.at"""  # noqa: S608 - our own words
+
+
+def _settle(verdicts: Sequence[RecordReceipt], now: str, connection: sqlite3.Connection) -> None:
+    passed = [(one.call_sid, one.revision) for one in verdicts if one.verdict is not Verdict.REJECTED]
+    connection.executemany(_TAKE_AWAY, passed)
+    connection.executemany(_CLEAR, passed)
+    for one in verdicts:
+        if one.verdict is Verdict.REJECTED:
+            removed = connection.execute(_TAKE_AWAY, (one.call_sid, one.revision)).rowcount
+            # If a newer revision waits, that one goes out before anybody need look at this one.
+            if removed:
+                said = (one.call_sid, one.revision, one.code or "rejected", one.reason or "", now)
+                connection.execute(_SET_ASIDE, said)
+
+
+_SOME_SET_ASIDE = f"SELECT call_id FROM quarantine WHERE ? IS NULL LIMIT {_RETRY_STEP}"  # noqa: S608 - a number
+_ONE_SET_ASIDE = "SELECT quarantine.call_id FROM quarantine JOIN call ON call.id = call_id WHERE call_sid = ?"
+
+
+def _retry(which: str, call_sid: str | None, now: str, connection: sqlite3.Connection) -> int:
+    ids = connection.execute(which, (call_sid,)).fetchall()
+    # A newer revision may be waiting already; then that one stays in its place.
+    connection.executemany(
+        "INSERT INTO outbox (call_id, revision, enqueued_at) SELECT id, revision, ? FROM call WHERE id = ? "
+        "ON CONFLICT DO NOTHING",
+        [(now, call_id) for (call_id,) in ids],
+    )
+    connection.executemany("DELETE FROM quarantine WHERE call_id = ?", ids)
+    return len(ids)
