@@ -164,6 +164,7 @@ class Exchange:
         timestamps: bool = True,
         system_name: str = "",
         members: dict[str, list[tuple[str, str]]] | None = None,
+        ids_from_second: int = 0,
     ) -> None:
         self.started_us = now_us
         self.stamp = now_us
@@ -175,6 +176,7 @@ class Exchange:
         self.system_name = system_name
         self._ids = random.Random(seed)
         self._events: list[Event] = []
+        self._ids_from_second = ids_from_second
         self._uniqueids = 0
         self._names = 0
         self._sequence = 0
@@ -320,7 +322,7 @@ class Exchange:
         linked_to: Channel | None = None,
     ) -> Channel:
         """A new channel; without `linked_to` it is the first of a call."""
-        uniqueid = f"{self.stamp // 1_000_000}.{self._uniqueids}"
+        uniqueid = f"{self.id_second()}.{self._uniqueids}"
         if self.system_name:
             uniqueid = f"{self.system_name}-{uniqueid}"
         channel = Channel(
@@ -344,6 +346,10 @@ class Exchange:
         if linked_to is None:
             channel.dialled = exten
         return channel
+
+    def id_second(self) -> int:
+        """The second in the next Uniqueid. A PBX that is back within a second must not give the same ids again."""
+        return max(self.stamp // 1_000_000, self._ids_from_second)
 
     def set_variable(self, channel: Channel, variable: str, value: str = "") -> None:
         """A channel variable changed."""
@@ -398,13 +404,14 @@ class Exchange:
         self.cel("CHAN_END", channel)
         return at
 
-    def tell_quality(self, channel: Channel, other: Channel) -> None:
+    def tell_quality(self, channel: Channel, *, bridged_with: Channel | None = None) -> None:
         """What Asterisk tells of the sound when a channel with sound ends."""
         if "VarSet" in self.unwanted:
             return
         for variable, value in _QUALITY:
             self.set_variable(channel, variable, value)
-            self.set_variable(other, f"{variable}BRIDGED", value)
+            if bridged_with is not None:
+                self.set_variable(bridged_with, f"{variable}BRIDGED", value)
 
     # Devices and queues
 

@@ -30,6 +30,11 @@ class Refusal:
     dialplan_status: str  # as the variable DIALSTATUS tells it
     disposition: Disposition
 
+    @property
+    def passed_on(self) -> int:
+        """The SIP answer that Asterisk gives to others for this cause."""
+        return 403 if self.sip == 603 else self.sip
+
 
 REFUSALS: Final = {
     Behaviour.BUSY: Refusal(17, 486, "BUSY", "BUSY", Disposition.BUSY),

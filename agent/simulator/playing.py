@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 from itertools import cycle
-from typing import Final
+from typing import Final, NamedTuple
 
 from agent.simulator.exchange import DOWN, RING, RINGING, UP, Bridge, Channel, Exchange, Script
-from agent.simulator.plan import OUTCOMES, Behaviour, CallPlan, Party
+from agent.simulator.plan import OUTCOMES, Behaviour, CallPlan, Party, Refusal
 from agent.simulator.scenarios import AGENT_RING_SECONDS
 from agent.simulator.site import UNKNOWN
 from agent.simulator.truth import Cut, SimulatedCall, moment
@@ -14,6 +14,8 @@ from sync.models import Direction, Disposition
 # What SIP needs to reach a phone, and Asterisk to answer a call before it goes on in the dialplan.
 _REACH_SECONDS: Final = 0.005
 _ANSWER_SECONDS: Final = 0.5
+# One who refuses so fast has not rung.
+_AT_ONCE_SECONDS: Final = 0.1
 
 _DIAL_VARIABLES: Final = (
     "DIALSTATUS",
@@ -37,6 +39,8 @@ _QUEUE_VARIABLES: Final = (
     "QUEUEWAIT_MS",
 )
 
+_MENU_FILE: Final = "basic-pbx-ivr-main"
+
 _NORMAL: Final = 16
 _NO_ROUTE: Final = 3
 _ELSEWHERE: Final = 26
@@ -49,6 +53,16 @@ _DISPOSITIONS: Final = {
 }
 # Which of several phones' endings is the call's: the one nearest to being answered.
 _BEST_FIRST: Final = (Disposition.NO_ANSWER, Disposition.BUSY, Disposition.CONGESTION, Disposition.FAILED)
+
+
+class _Record(NamedTuple):
+    """What goes into a call detail record beside what the caller's channel tells."""
+
+    destination: str
+    application: tuple[str, str]
+    start_us: int
+    answer_us: int | None
+    disposition: Disposition
 
 
 class PlayedCall:
@@ -70,8 +84,10 @@ class PlayedCall:
         self._disposition = Disposition.FAILED
         self._application = ("", "")
         self._queued = False
-        self._records: list[tuple[str, int, int | None, Disposition]] = []
+        self._records: list[_Record] = []
         self._cut: Cut | None = None
+        self._in_use = False
+        self._first_ring = True
 
     def script(self) -> Script:
         """The whole call."""
@@ -157,7 +173,6 @@ class PlayedCall:
         exchange.set_variable(root, "SIPDOMAIN", "192.0.2.10")
         exchange.run(root, "Set", f"CHANNEL(userfield)={plan.tenant.name}")
         root.userfield = plan.tenant.name
-        exchange.use_device(root.endpoint)
         if plan.dialled.startswith("+") and plan.direction is Direction.INBOUND:
             root.priority = 2
             exchange.run(root, "Goto", f"{plan.dialled[1:]},1")
@@ -170,9 +185,16 @@ class PlayedCall:
         root.priority += 1
         return root
 
+    def _use_root(self, root: Channel) -> None:
+        """A call that is refused at once is over before Asterisk notices that the line is in use."""
+        if not self._in_use:
+            self._in_use = True
+            self._exchange.use_device(root.endpoint)
+
     def _answer_root(self, root: Channel) -> None:
         self._exchange.run(root, "Answer")
         self._pbx_answered_us = self._exchange.change_state(root, UP)
+        self._use_root(root)
 
     def _listen_to_menu(self, root: Channel) -> Script:
         exchange, plan = self._exchange, self.plan
@@ -182,18 +204,23 @@ class PlayedCall:
         self._answer_root(root)
         yield _ANSWER_SECONDS
         root.priority = 2
-        exchange.run(root, "BackGround", "basic-pbx-ivr-main")
+        exchange.run(root, "BackGround", _MENU_FILE)
+        exchange.cel("STREAM_BEGIN", root, extra=f'{{"sound":"{_MENU_FILE}","format":"gsm","language":"en"}}')
         yield plan.menu_seconds or 0.0
         if plan.digit is not None:
             if "DTMFEnd" not in exchange.unwanted:
                 exchange.say(
                     "DTMFEnd", f"{root.fields()}Digit: {plan.digit}\r\nDurationMs: 160\r\nDirection: Received\r\n"
                 )
+            exchange.cel("DTMF", root, extra=f'{{"digit":"{plan.digit}","duration_ms":160}}')
+            exchange.cel("STREAM_END", root)
             exchange.set_variable(root, "BACKGROUNDSTATUS", "SUCCESS")
             root.exten, root.priority = plan.digit, 1
             return
         exchange.request_hangup(root, None)
+        exchange.cel("STREAM_END", root)
         exchange.set_variable(root, "BACKGROUNDSTATUS", "SUCCESS")
+        exchange.tell_quality(root)
         self._disposition = Disposition.CANCELLED
         exchange.soft_hangup(root)
         self._application = (root.application, root.application_data)
@@ -202,23 +229,22 @@ class PlayedCall:
     def _close_root(self, cause: int, *, source: str = "", tech_cause: int | None = None) -> None:
         exchange, root = self._exchange, self._root()
         self._ended_us = exchange.hang_up(root, cause, source=source, tech_cause=tech_cause)
-        exchange.free_device(root.endpoint)
+        if self._in_use:
+            exchange.free_device(root.endpoint)
         exchange.cel("LINKEDID_END", root)
         self._tell_records(root)
 
     def _tell_records(self, root: Channel) -> None:
-        application = self._application
-        records = self._records or [("", self._started_us, None, self._disposition)]
-        if self._pbx_answered_us is not None:  # then Asterisk calls every record of the call answered
-            answered = Disposition.ANSWERED
-            records = [(name, start, end or self._pbx_answered_us, answered) for name, start, end, _ in records]
-        for destination, start_us, answer_us, disposition in records:
+        for record in self._records or [_Record("", self._application, self._started_us, None, self._disposition)]:
+            answer_us, disposition = record.answer_us, record.disposition
+            if not record.destination and self._pbx_answered_us is not None:
+                answer_us, disposition = self._pbx_answered_us, Disposition.ANSWERED
             self._exchange.cdr(
                 root,
-                destination=destination,
+                destination=record.destination,
                 callee=root.exten,
-                application=application,
-                start_us=start_us,
+                application=record.application,
+                start_us=record.start_us,
                 answer_us=answer_us,
                 disposition=_DISPOSITIONS.get(disposition, "NO ANSWER"),
             )
@@ -238,11 +264,11 @@ class PlayedCall:
         if len(self._legs) == 1:
             exchange.connect_line(root, next(iter(self._legs)))
         elif not self._legs:
-            self._give_up(root, _NO_ROUTE, "CHANUNAVAIL", Disposition.FAILED)
+            self._give_up(root, _NO_ROUTE, "CHANUNAVAIL", Disposition.FAILED, tech_cause=404)
             return
         yield _REACH_SECONDS
         for leg, party in self._legs.items():
-            if party.behaviour in {Behaviour.ANSWERS, Behaviour.RINGS, Behaviour.DECLINES}:
+            if party.behaviour is Behaviour.RINGS or party.after_seconds > _AT_ONCE_SECONDS:
                 self._ring(root, leg)
         yield from self._let_ring(root)
 
@@ -283,8 +309,11 @@ class PlayedCall:
         exchange = self._exchange
         exchange.change_state(leg, RINGING)
         exchange.ring_device(leg.endpoint)
-        exchange.set_variable(root, "RINGTIME", "0")
-        exchange.set_variable(root, "RINGTIME_MS", "5")
+        if self._first_ring:
+            self._first_ring = False
+            exchange.set_variable(root, "RINGTIME", "0")
+            exchange.set_variable(root, "RINGTIME_MS", "5")
+        self._use_root(root)
         exchange.say("DialState", f"{root.fields()}{leg.dest_fields()}DialStatus: RINGING\r\n")
 
     def _let_ring(self, root: Channel) -> Script:
@@ -321,42 +350,44 @@ class PlayedCall:
         exchange.request_hangup(leg, refusal.cause, refusal.sip)
         self._end_attempt(root, leg, refusal.dial_status)
         self._close_leg(leg, refusal.cause, tech_cause=refusal.sip, source=leg.name)
-        self._record(leg, refusal.disposition)
+        self._record(leg, _recorded(refusal.disposition))
+
+    def _refusals(self) -> list[Refusal]:
+        """How those refused who did so before now, in the order of time."""
+        gone = [party for party in self.plan.parties if party not in self._legs.values()]
+        return [party.refusal for party in sorted(gone, key=_by_time) if party.refusal is not None]
 
     def _give_up_after_refusals(self, root: Channel) -> None:
-        refusals = [party.refusal for party in self.plan.parties if party.refusal is not None]
+        refusals = self._refusals()
         last = refusals[-1]
         disposition = min((refusal.disposition for refusal in refusals), key=_BEST_FIRST.index)
-        # Asterisk answers a declined call with 403, everything else as it came.
-        tech_cause = 403 if last.sip == 603 else last.sip
-        self._give_up(root, last.cause, last.dialplan_status, disposition, tech_cause=tech_cause)
+        self._give_up(root, last.cause, last.dialplan_status, disposition, tech_cause=last.passed_on)
 
     def _caller_gives_up(self, root: Channel) -> None:
         exchange = self._exchange
+        refusals = self._refusals()
+        # Asterisk remembers why the last one refused.
+        cause, passed_on = (refusals[-1].cause, refusals[-1].passed_on) if refusals else (_INTERWORKING, 500)
         self._disposition = Disposition.CANCELLED
-        exchange.request_hangup(root, _INTERWORKING, 487)
+        exchange.request_hangup(root, cause, 487)
         for leg in list(self._legs):
             self._end_attempt(root, leg, "CANCEL")
         exchange.set_variable(root, "DIALSTATUS", "CANCEL")
         exchange.cel("APP_END", root)
         exchange.soft_hangup(root, tech_cause=487)
         for leg in list(self._legs):
-            self._close_leg(leg, _INTERWORKING, tech_cause=500)
+            self._close_leg(leg, cause, tech_cause=passed_on)
             self._record(leg, Disposition.NO_ANSWER)
-        self._close_root(_INTERWORKING, source=root.name, tech_cause=487)
+        self._close_root(cause, source=root.name, tech_cause=487)
 
     def _time_is_over(self, root: Channel) -> None:
+        refusals = self._refusals()
         for leg in list(self._legs):
             self._end_attempt(root, leg, "NOANSWER")
             self._close_leg(leg, 0)
             self._record(leg, Disposition.NO_ANSWER)
-        refusals = [party.refusal for party in self.plan.parties if party.refusal is not None]
-        if refusals:
-            last = refusals[-1]
-            tech_cause = 403 if last.sip == 603 else last.sip
-            self._give_up(root, last.cause, "NOANSWER", Disposition.NO_ANSWER, tech_cause=tech_cause)
-        else:
-            self._give_up(root, _NORMAL, "NOANSWER", Disposition.NO_ANSWER)
+        cause, passed_on = (refusals[-1].cause, refusals[-1].passed_on) if refusals else (_NORMAL, None)
+        self._give_up(root, cause, "NOANSWER", Disposition.NO_ANSWER, tech_cause=passed_on)
 
     def _give_up(
         self, root: Channel, cause: int, dialstatus: str, disposition: Disposition, *, tech_cause: int | None = None
@@ -367,9 +398,15 @@ class PlayedCall:
         exchange.set_variable(root, "DIALSTATUS", dialstatus)
         exchange.cel("APP_END", root)
         root.priority += 1
-        exchange.run(root, "Hangup")
-        exchange.soft_hangup(root)
+        self._run_hangup(root)
         self._close_root(cause, source="dialplan/builtin", tech_cause=tech_cause)
+
+    def _run_hangup(self, root: Channel) -> None:
+        """The dialplan's own end of a call gets a record of its own."""
+        self._exchange.run(root, "Hangup")
+        self._exchange.soft_hangup(root)
+        if self._records:
+            self._records.append(_Record("", ("Hangup", ""), self._exchange.stamp, None, _recorded(self._disposition)))
 
     # Talking
 
@@ -408,7 +445,7 @@ class PlayedCall:
         exchange = self._exchange
         exchange.enter_bridge(leg, bridge)
         self._talking_since_us = exchange.enter_bridge(root, bridge, peer=leg.name)
-        for _ in range(2):
+        for _ in range(3):
             for one, other in ((root, leg), (leg, root)):
                 exchange.set_variable(one, "BRIDGEPEER", other.name)
                 exchange.set_variable(one, "BRIDGEPVTCALLID", other.uniqueid)
@@ -422,7 +459,7 @@ class PlayedCall:
         """One of two who talk hangs up."""
         exchange = self._exchange
         first, second = (leg, root) if self.plan.callee_hangs_up else (root, leg)
-        exchange.tell_quality(first, second)
+        exchange.tell_quality(first, bridged_with=second)
         exchange.request_hangup(first, None if self._queued else _NORMAL)
         for one in (root, leg):
             exchange.set_variable(one, "BRIDGEPEER")
@@ -441,6 +478,7 @@ class PlayedCall:
             exchange.set_variable(root, "DIALSTATUS", "ANSWER")
         exchange.cel("APP_END", root)
         exchange.soft_hangup(root)
+        exchange.tell_quality(second)
         self._record(leg, Disposition.ANSWERED)
         self._close_leg(leg, _NORMAL, source=first.name)
         self._close_root(_NORMAL, source=first.name)
@@ -456,7 +494,7 @@ class PlayedCall:
 
     def _record(self, leg: Channel, disposition: Disposition) -> None:
         answer_us = self._answered_us if disposition is Disposition.ANSWERED else None
-        self._records.append((leg.name, self._dialled_us, answer_us, disposition))
+        self._records.append(_Record(leg.name, self._application, self._dialled_us, answer_us, disposition))
 
     def _start_application(self, root: Channel, name: str, data: str, variables: Iterable[str]) -> None:
         exchange = self._exchange
@@ -486,6 +524,7 @@ class PlayedCall:
         self._queued = True
         exchange.join_queue(root, queue)
         exchange.say("MusicOnHoldStart", f"{root.fields()}Class: default\r\n")
+        exchange.cel("STREAM_BEGIN", root, extra='{"class":"default"}')
         for party in cycle(plan.parties):
             leg = self._call_agent(root, party)
             yield _REACH_SECONDS
@@ -553,6 +592,7 @@ class PlayedCall:
         self._answer(leg, rang=True)
         self._end_attempt(root, leg, "ANSWER")
         exchange.say("MusicOnHoldStop", root.fields())
+        exchange.cel("STREAM_END", root)
         hold = self._hold_seconds()
         exchange.leave_queue(root, queue)
         exchange.set_variable(root, "QUEUEPOSITION", "1")
@@ -584,9 +624,11 @@ class PlayedCall:
         exchange, queue = self._exchange, self.plan.queue or ""
         hold = self._hold_seconds()
         exchange.say("MusicOnHoldStop", root.fields())
+        exchange.cel("STREAM_END", root)
         for variable, value in (("QUEUEWAIT", hold), ("DIALEDTIME", hold), ("ANSWEREDTIME", 0)):
             exchange.set_variable(root, variable, str(value))
             exchange.set_variable(root, f"{variable}_MS", f"{value}000")
+        exchange.tell_quality(root)
         exchange.set_variable(root, "ABANDONED", "TRUE")
         exchange.abandon_queue(root, queue, hold_seconds=hold)
         exchange.leave_queue(root, queue)
@@ -611,15 +653,25 @@ class PlayedCall:
     def _queue_time_is_over(self, root: Channel) -> None:
         exchange = self._exchange
         self._disposition = Disposition.NO_ANSWER
+        for leg in self._legs:
+            self._end_attempt(root, leg, "CANCEL")  # although NOANSWER was said before
         self._leave_queue_unserved(root)
         exchange.set_variable(root, "QUEUESTATUS", "TIMEOUT")
         exchange.cel("APP_END", root)
         root.priority += 1
-        exchange.run(root, "Hangup")
-        exchange.soft_hangup(root)
+        self._run_hangup(root)
         for leg in list(self._legs):
             self._close_leg(leg, 0)
         self._close_root(_NORMAL, source="dialplan/builtin")
+
+
+def _recorded(disposition: Disposition) -> Disposition:
+    """Asterisk records a phone that declined or is not there as one that did not answer."""
+    return Disposition.NO_ANSWER if disposition is Disposition.FAILED else disposition
+
+
+def _by_time(party: Party) -> float:
+    return party.after_seconds
 
 
 def _in_their_order(legs: dict[Channel, Party]) -> list[tuple[Channel, Party]]:

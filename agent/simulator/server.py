@@ -25,6 +25,7 @@ DEFAULT_WRITE_TIMEOUT_SECONDS: Final = 0.1
 
 _IDLE_SECONDS: Final = 0.25
 _SHORTEST_TICK_SECONDS: Final = 0.001
+_SEE_OFF_SECONDS: Final = 2.0
 
 
 class Simulator:
@@ -51,6 +52,7 @@ class Simulator:
         buffer_bytes: int = DEFAULT_BUFFER_BYTES,
         write_timeout_seconds: float = DEFAULT_WRITE_TIMEOUT_SECONDS,
         refusal_seconds: float = 1.0,
+        keep_ended: bool = True,
         on_ended: Callable[[SimulatedCall], None] | None = None,
     ) -> None:
         self._host = host
@@ -69,13 +71,15 @@ class Simulator:
         self._wall_us = time.time_ns() // 1000
         self._monotonic_ns = time.monotonic_ns()
         self._boots = 0
-        self.exchange = self._new_exchange()
+        self.exchange = self._new_exchange(ids_from_second=0)
         self.booted = True
         self.shutting_down = False
         self.placed = 0
         self.events = 0
         self.cut_clients = 0
         self.ended: list[SimulatedCall] = []
+        self.ended_calls = 0
+        self._keep_ended = keep_ended
         self._planned_out = rate <= 0
         self._next_arrival_us = 0
         self._clients: set[_Client] = set()
@@ -97,9 +101,10 @@ class Simulator:
         """Close everything without a word; raises what broke the simulator, if anything did."""
         driver, self._driver = self._driver, None
         self._tell_waiters()
-        await self._close_door()
+        self._close_door()
         for client in list(self._clients):
             client.close()
+        await self._see_off()
         if driver is not None:
             driver.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -155,9 +160,14 @@ class Simulator:
         self.exchange.begin(PlayedCall(self.exchange, plan), at_us=self.now_us())
         self._wake.set()
 
+    def stop_placing(self) -> None:
+        """Let no more calls come by themselves; those that go on end in their time."""
+        self._planned_out = True
+        self._wake.set()
+
     async def wait_ended(self, calls: int) -> None:
         """Until so many calls have ended since the start."""
-        await self._wait(lambda: len(self.ended) >= calls)
+        await self._wait(lambda: self.ended_calls >= calls)
 
     async def wait_finished(self) -> None:
         """Until every call that was to come has ended."""
@@ -226,11 +236,11 @@ class Simulator:
 
     async def _go_down_and_come_back(self, down_seconds: float, boot_seconds: float) -> None:
         self.booted = False
-        await self._close_door()
+        self._close_door()
         for client in list(self._clients):
             client.close()
         await asyncio.sleep(down_seconds)
-        self.exchange = self._new_exchange()
+        self.exchange = self._new_exchange(ids_from_second=self.exchange.id_second() + 1)
         self._next_arrival_us = self.now_us()
         self.choose_events()
         self.shutting_down = False
@@ -251,26 +261,37 @@ class Simulator:
 
     # Inside
 
-    def _new_exchange(self) -> Exchange:
+    def _new_exchange(self, *, ids_from_second: int) -> Exchange:
         self._boots += 1
-        return Exchange(
+        exchange = Exchange(
             now_us=self.now_us(),
             pace=self._pace,
             seed=self._boots,
             timestamps=self._timestamps,
             system_name=self._system_name,
             members=queue_members(),
+            ids_from_second=ids_from_second,
         )
+        exchange.unwanted = frozenset(CLASS_OF)  # until somebody logs in
+        return exchange
 
     async def _listen(self, port: int) -> None:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Client(self, self._account), self._host, port)
         self._port = self._server.sockets[0].getsockname()[1]
 
-    async def _close_door(self) -> None:
+    def _close_door(self) -> None:
         server, self._server = self._server, None
         if server is not None:
             server.close()
+
+    async def _see_off(self) -> None:
+        """What was said before the end still arrives, unless the reader does not read."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SEE_OFF_SECONDS):
+                await asyncio.gather(*(client.gone for client in self._clients))
+        for client in list(self._clients):
+            client.abort()
 
     async def _drive(self) -> None:
         """Play what is due, tell it, sleep until something is due again."""
@@ -305,7 +326,9 @@ class Simulator:
 
     def _collect(self) -> None:
         for call in self.exchange.take_ended():
-            self.ended.append(call)
+            self.ended_calls += 1
+            if self._keep_ended:
+                self.ended.append(call)
             if self._on_ended is not None:
                 self._on_ended(call)
 
@@ -350,6 +373,7 @@ class _Client(asyncio.Protocol):
         self._wanted: frozenset[str] = frozenset()
         self._held: list[bytes] | None = None
         self._cutting: asyncio.TimerHandle | None = None
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what asyncio promises for TCP
@@ -372,6 +396,8 @@ class _Client(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._calm()
+        if not self.gone.done():
+            self.gone.set_result(None)
         self._simulator.left(self)
 
     def pause_writing(self) -> None:
@@ -412,8 +438,15 @@ class _Client(asyncio.Protocol):
 
     def close(self) -> None:
         """Close the connection; what the kernel has taken still arrives."""
+        if self._held is not None:
+            self.abort()
+        elif self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close the connection, whatever is still to be sent."""
         if self._transport is not None:
-            self._transport.close() if self._held is None else self._transport.abort()
+            self._transport.abort()
 
     def _session_changed(self) -> None:
         self._simulator.heard(self)
