@@ -14,6 +14,7 @@ from sync.models import Direction, HangupSource
 
 MAX_TIMELINE: Final = 500  # entries; a call that does more is told by its first ones
 MAX_LEGS: Final = 500
+MAX_LINKED: Final = 500
 
 
 @dataclass(slots=True)
@@ -42,6 +43,7 @@ class Leg:
     held_at: datetime | None = None
     application: str = ""
     closed_at: datetime | None = None
+    listed_only: bool = False  # known from a list of channels, its opening was not told
     cause: int | None = None
 
     @property

@@ -29,7 +29,7 @@ from agent.calls.events import (
     SnapshotTaken,
     Unheld,
 )
-from agent.calls.live_call import MAX_LEGS, Leg, LiveCall, leg_number
+from agent.calls.live_call import MAX_LEGS, MAX_LINKED, Leg, LiveCall, leg_number
 from agent.calls.rules import CallRules, dialled_endpoints, endpoint_of, queue_name
 from agent.calls.tenancy import Assignment, CallFacts
 from sync.models import HangupSource
@@ -41,6 +41,10 @@ _DIALLING = frozenset({"dial", "queue", "followme", "retrydial"})
 _DIALLED_LEG = frozenset({"AppDial", "AppQueue"})
 # A late or repeated word about a channel that is gone must not bring it back to life.
 _REMEMBERED_GONE = 4096
+
+
+# Far more than any Asterisk carries; beyond it, channels are counted but not followed.
+MAX_OPEN_CHANNELS = 50_000
 
 
 class _Recent:
@@ -79,6 +83,9 @@ class CallModel:
         self._gone_channels = _Recent()
         self._gone_linked = _Recent()
         self._last_heard_at: datetime | None = None
+        self._blind = True  # words may have been missed since the last list of channels
+        self._unlisted: frozenset[str] = frozenset()  # channels that the last list did not know
+        self.ignored_channels = 0  # not followed, because there were too many
 
     def live_calls(self) -> list[LiveCall]:
         """Calls that have not ended, the oldest first."""
@@ -138,6 +145,7 @@ class CallModel:
                 self._closed(event)
             case LineLost():
                 self._last_heard_at = event.at
+                self._blind = True
             case SnapshotTaken():
                 self._snapshot_taken(event)
             case _:
@@ -157,6 +165,8 @@ class CallModel:
         """A channel's linkedid changed, as when an attended transfer makes one call of two: the older goes on."""
         other = self._by_linked.get(linked)
         if other is None or other is call:
+            if len(call.linked) >= MAX_LINKED:
+                return call
             call.linked.add(linked)
             self._by_linked[linked] = call
             return call
@@ -197,10 +207,11 @@ class CallModel:
         if event.channel in self._gone_channels:
             return
         call = self._by_linked.get(event.linked)
+        if len(self._by_channel) >= MAX_OPEN_CHANNELS or (call is not None and not self._has_room(call)):
+            self.ignored_channels += 1
+            return
         if call is None:
             call = self._new_call(event)
-        elif len(call.legs) >= MAX_LEGS:
-            self._forget_oldest_leg(call)
         endpoint = endpoint_of(event.name)
         opened_at = event.at if event.age_seconds is None else event.at - timedelta(seconds=event.age_seconds)
         leg = Leg(
@@ -213,15 +224,13 @@ class CallModel:
             context=event.context,
             exten=event.exten,
             accountcode=event.accountcode,
+            listed_only=event.age_seconds is not None,
         )
         call.legs[event.channel] = leg
         call.open_channels.add(event.channel)
         self._by_channel[event.channel] = call
-        if event.channel == call.native_id:
-            call.caller_number = event.number
-            call.caller_name = event.caller_name
-            if event.exten not in _SPECIAL_EXTENSIONS:
-                call.callee = event.exten
+        if leg is call.root:
+            self._caller_opened(call, event)
         else:
             leg.number = leg_number(endpoint, "", event.number, is_trunk=self.rules.is_trunk(endpoint))
         call.note(event.at, "channel", name=event.name, found=True if event.age_seconds is not None else None)
@@ -249,15 +258,26 @@ class CallModel:
         self._opened_calls.append(call)
         return call
 
-    def _forget_oldest_leg(self, call: LiveCall) -> None:
+    def _caller_opened(self, call: LiveCall, event: ChannelOpened) -> None:
+        call.caller_number = event.number
+        call.caller_name = event.caller_name
+        if event.exten not in _SPECIAL_EXTENSIONS:
+            call.callee = event.exten
+
+    def _has_room(self, call: LiveCall) -> bool:
         """A call with hundreds of legs is a loop in the dialplan; its first and its open legs are kept."""
+        if len(call.legs) < MAX_LEGS:
+            return True
         for channel in call.legs:
             if channel != call.native_id and channel not in call.open_channels:
                 del call.legs[channel]
-                return
+                return True
+        return False
 
     def _seen_again(self, call: LiveCall, leg: Leg, event: ChannelOpened) -> None:
         """A snapshot lists a channel: what was missed while nobody listened is taken from it."""
+        if leg.listed_only and event.age_seconds is None:
+            self._opening_told(call, leg, event)
         if event.up and leg.up_at is None:
             self._mark_up(call, leg, event.at)
         if event.application in _DIALLED_LEG and leg is not call.root:
@@ -270,6 +290,15 @@ class CallModel:
         if event.bridge is not None and leg.bridge != event.bridge:
             self._join_bridge(call, leg, event.bridge, event.at)
         self._touch(call, event.at)
+
+    def _opening_told(self, call: LiveCall, leg: Leg, event: ChannelOpened) -> None:
+        """The list of channels overtook the word that this one was created."""
+        leg.listed_only = False
+        leg.opened_at = event.at
+        if leg is call.root:
+            call.started_at = event.at
+            call.start_estimated = False
+            self._caller_opened(call, event)
 
     def _ringing(self, event: ChannelRinging) -> None:
         found = self._leg(event.channel, event.linked)
@@ -296,6 +325,7 @@ class CallModel:
         call.note(at, "up", channel=leg.name)
         if leg is call.root and call.answered_at is None:
             call.pbx_answered_at = at
+        self._service_answers(call, leg, at)
 
     def _identified(self, event: CallerIdentified) -> None:
         """The first number told of the caller counts: what the dialplan makes of it later is the PBX's presentation."""
@@ -347,11 +377,18 @@ class CallModel:
         if self.rules.is_voicemail(application):
             call.voicemail_at = call.voicemail_at or at
         elif self.rules.is_answering(application):
-            self._mark_answered(call, leg, at, by=application)
+            self._service_answers(call, leg, at)
         else:
+            self._talk(call, at)
             return
         call.note(at, "application", application=application)
         self._touch(call, at)
+
+    def _service_answers(self, call: LiveCall, leg: Leg, at: datetime) -> None:
+        """A service may be given the call before it picks up, or without ever doing so."""
+        if leg.up_at is not None and self.rules.is_answering(leg.application):
+            self._mark_answered(call, leg, at, by=leg.application)
+            self._talk(call, at)
 
     def _hangup_requested(self, event: HangupRequested) -> None:
         found = self._leg(event.channel, event.linked)
@@ -464,8 +501,6 @@ class CallModel:
         if call.pbx_answered_at is not None and call.pbx_answered_at >= at:
             call.pbx_answered_at = None  # the caller's leg came up because the other did
         call.note(at, "answered", by=by)
-        if leg is root:
-            self._talk(call, at)
 
     def _stop_ringing(self, call: LiveCall, at: datetime) -> None:
         if call.ringing_since is not None:
@@ -535,8 +570,8 @@ class CallModel:
         if call.answered_at is None:
             return False
         root = call.root
-        if root is not None and call.answering_channel == root.channel:
-            return root.channel in call.open_channels and self.rules.is_answering(root.application)
+        if root is not None and root.channel in call.open_channels and self.rules.is_answering(root.application):
+            return True
         for channel in call.open_channels:
             bridge = call.legs[channel].bridge
             if bridge is not None and len(self._bridges.get(bridge, ())) > 1:
@@ -591,8 +626,15 @@ class CallModel:
     # Blindness
 
     def _snapshot_taken(self, event: SnapshotTaken) -> None:
-        """Channels that the PBX no longer has ended unseen: at the last moment they were known alive, marked so."""
-        for channel in [channel for channel in self._by_channel if channel not in event.channels]:
+        """Channels that the PBX no longer has ended unseen: at the last moment they were known alive, marked so.
+
+        Unless the line was cut, the word of their end may still be on its way from a busy PBX: until the next list.
+        """
+        unlisted = self._by_channel.keys() - event.channels
+        gone = unlisted if self._blind else unlisted & self._unlisted
+        self._unlisted = frozenset(unlisted - gone)
+        self._blind = False
+        for channel in [channel for channel in self._by_channel if channel in gone]:
             call = self._by_channel.get(channel)
             if call is None:
                 continue
