@@ -1,0 +1,230 @@
+"""Keeps the live store in step with the tracker, which never waits for it."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from agent.calls.context import CallContext
+from agent.errors import ContextStoreAway
+from agent.live.store import ContextStore
+
+logger = logging.getLogger(__name__)
+
+# The first failure in a row that an operator is told of: a restarted store fails once and is there again.
+LOGGED_FAILURE: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class LiveStatus:
+    """How the live store is doing."""
+
+    home: str
+    reachable: bool | None  # None: not tried yet
+    since: datetime  # of `reachable`
+    live: int  # calls
+    waiting: int  # of them not yet written as they are now
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FeedTimes:
+    """How patient the feed is, in seconds."""
+
+    pause: float = 0.05  # between two rounds: what changes meanwhile is written once
+    check: float = 5.0  # how often an idle store is asked whether it still remembers
+    first_retry: float = 0.2
+    longest_retry: float = 30.0
+
+
+class LiveFeed:
+    """Writes the newest facts of every live call to the store, each change of state at most once.
+
+    `mark`, `ended` and `settled` only note what to do; `run` does it. While the store is away only the newest
+    facts of each live call are kept, so memory is bounded by the number of live calls. When it is back, or has
+    been emptied, every live context is put there again and those of calls that ended meanwhile are ended.
+    """
+
+    def __init__(
+        self,
+        store: ContextStore,
+        *,
+        site: str,
+        pbxes: Iterable[str],
+        grace_seconds: int,
+        on_final: Callable[[CallContext], None] = lambda _context: None,
+        times: FeedTimes | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._site = site
+        self._undecided = set(pbxes)
+        self._grace_seconds = grace_seconds
+        self._on_final = on_final
+        self._times = times or FeedTimes()
+        self._now = now
+        self._live: dict[str, CallContext] = {}
+        self._dirty: dict[str, None] = {}  # in the order of marking
+        self._over: dict[str, CallContext] = {}
+        self._stale = True  # the store may hold contexts of calls that are over
+        self._lost = True  # the store may lack contexts of live calls
+        self._next_check = 0.0  # on the loop's clock
+        self._failures = 0
+        self._reachable: bool | None = None
+        self._since = now()
+        self._problem: str | None = None
+        self._wake = asyncio.Event()
+        self._in_step = asyncio.Event()
+
+    def mark(self, context: CallContext) -> None:
+        """The call's state has changed to this."""
+        sid = context.call_sid
+        self._live[sid] = context
+        self._over.pop(sid, None)
+        self._dirty.pop(sid, None)
+        self._dirty[sid] = None
+        self._call()
+
+    def ended(self, context: CallContext) -> None:
+        """The call is over; these are its last facts."""
+        sid = context.call_sid
+        self._live.pop(sid, None)
+        self._dirty.pop(sid, None)
+        if self._reachable is False:
+            self._stale = True  # found and ended when the store is back, without being remembered until then
+        else:
+            self._over[sid] = context
+        self._call()
+
+    def settled(self, pbx: str) -> None:
+        """All live calls of this PBX are marked: contexts of its other calls are of the past, and end."""
+        self._undecided.discard(pbx)
+        self._stale = True
+        self._call()
+
+    async def in_step(self) -> None:
+        """Wait until the store has everything; bounded by the caller, since the store may be away."""
+        await self._in_step.wait()
+
+    def status(self) -> LiveStatus:
+        """For `status` and `health`."""
+        return LiveStatus(
+            home=self._store.home,
+            reachable=self._reachable,
+            since=self._since,
+            live=len(self._live),
+            waiting=len(self._dirty) + len(self._over),
+            problem=self._problem,
+        )
+
+    async def run(self) -> None:
+        """Keep the store in step until cancelled."""
+        while True:
+            try:
+                await self._catch_up()
+            except ContextStoreAway as exc:
+                self._note_away(exc)
+                await asyncio.sleep(self._retry_seconds())
+                continue
+            await asyncio.sleep(self._times.pause)
+            await self._idle()
+
+    async def _catch_up(self) -> None:
+        await self._check_memory()
+        if self._stale:
+            await self._clear_stale()
+        if self._lost:
+            # Signed first: what is lost from now on is noticed, and the rest is written below or tried again.
+            await self._store.sign(self._site)
+            self._dirty = dict.fromkeys(self._live) | self._dirty
+            self._lost = False
+        while self._dirty or self._over:
+            if self._over:
+                await self._end(next(iter(self._over.values())))
+            if self._dirty:
+                await self._write(next(iter(self._dirty)))
+            # fakeredis answers without ever yielding; capture goes first.
+            await asyncio.sleep(0)
+        self._note_back()
+        if not self._stale:
+            self._wake.clear()
+            self._in_step.set()
+
+    async def _check_memory(self) -> None:
+        """Somebody may have emptied the store; looked at now and then, whatever else there is to do."""
+        moment = asyncio.get_running_loop().time()
+        if self._lost or moment < self._next_check:
+            return
+        self._next_check = moment + self._times.check
+        if not await self._store.remembers(self._site):
+            logger.info("the live store has lost its contexts, they are put back", extra={"home": self._store.home})
+            self._lost = True
+
+    async def _clear_stale(self) -> None:
+        self._stale = False
+        known = self._live.keys() | self._over.keys()
+        try:
+            cleared = await self._store.clear_stale(
+                self._site, known=known, undecided=self._undecided, grace_seconds=self._grace_seconds
+            )
+        except ContextStoreAway:
+            self._stale = True
+            raise
+        for context in cleared:
+            self._on_final(context)
+
+    async def _write(self, sid: str) -> None:
+        facts = self._live[sid]
+        await self._store.put_facts(facts)
+        if self._live.get(sid) is facts:
+            self._dirty.pop(sid, None)
+
+    async def _end(self, facts: CallContext) -> None:
+        final = await self._store.end(facts, self._grace_seconds)
+        if self._over.get(facts.call_sid) is facts:
+            del self._over[facts.call_sid]
+            self._on_final(final)
+
+    async def _idle(self) -> None:
+        """Until there is something to do, or it is time to look after the store."""
+        try:
+            async with asyncio.timeout(self._times.check):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    def _call(self) -> None:
+        self._in_step.clear()
+        self._wake.set()
+
+    def _note_away(self, exc: ContextStoreAway) -> None:
+        self._failures += 1
+        self._lost = self._stale = True
+        self._over.clear()
+        self._in_step.clear()
+        if self._reachable is not False:
+            self._since = self._now()
+        self._reachable, self._problem = False, str(exc)
+        if self._failures == LOGGED_FAILURE:
+            logger.warning("%s; calls are captured all the same, contexts follow when it is back", exc)
+
+    def _note_back(self) -> None:
+        if self._failures >= LOGGED_FAILURE:
+            away_seconds = round((self._now() - self._since).total_seconds(), 1)
+            logger.info(
+                "the live store is back, every live context is in it",
+                extra={"home": self._store.home, "live": len(self._live), "away_seconds": away_seconds},
+            )
+        if self._reachable is not True:
+            self._since = self._now()
+        self._failures, self._reachable, self._problem = 0, True, None
+
+    def _retry_seconds(self) -> float:
+        """At once after the first failure, then twice as long each time, up to the longest; jittered."""
+        if self._failures < LOGGED_FAILURE:
+            return 0.0
+        doubled = self._times.first_retry * 2.0 ** min(self._failures - LOGGED_FAILURE, 30)
+        return min(doubled, self._times.longest_retry) * random.uniform(0.5, 1.0)  # noqa: S311  # no secret

@@ -1,0 +1,297 @@
+"""Contexts of live calls in a store that services share: every write compares and sets, so no change is lost."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVar
+
+from redis.exceptions import RedisError, ResponseError, WatchError
+
+from agent.calls.context import CallContext, CallState
+from agent.errors import ContextStoreAway
+from agent.live.codec import announcement, from_json, merged, to_json
+from agent.live.home import MAX_CONNECTIONS, open_home, trouble
+from agent.live.keys import aside_key, call_key, changes_channel, live_key, presence_key, segment, site_key
+from config.settings import LiveSettings
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+    from redis.asyncio.client import Pipeline
+
+logger = logging.getLogger(__name__)
+
+# How long a value that is no context can be looked at.
+ASIDE_SECONDS: Final = 24 * 3600
+# How many contexts one command fetches; more would keep the store from others.
+FETCH_MANY: Final = 200
+# What the change channel says of a call that was given to another tenant.
+MOVED: Final = "moved"
+
+T = TypeVar("T")
+
+
+class ContextStore:
+    """Reads and writes contexts. Any method raises `ContextStoreAway` when the store cannot be used.
+
+    The calls' tracker uses `put_facts`, `end` and `clear_stale`; whoever works for services uses `get`,
+    `list_live` and `update`. A write of one never undoes a write of the other.
+    """
+
+    def __init__(self, client: "Redis", *, home: str, timeout_seconds: float) -> None:
+        self.home: Final = home
+        self._client = client
+        self._timeout_seconds = timeout_seconds
+        # More at once would only get into each other's way.
+        self._turns = asyncio.Semaphore(MAX_CONNECTIONS)
+
+    @classmethod
+    def open(cls, settings: LiveSettings) -> Self:
+        """The store that the settings name; whether it can be reached shows with the first use."""
+        return cls(open_home(settings), home=settings.url, timeout_seconds=settings.timeout_seconds)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections; contexts stay where they are."""
+        async with self._reaching():
+            await self._client.aclose()
+            await self._client.connection_pool.disconnect()
+
+    async def put_facts(self, facts: CallContext) -> CallContext:
+        """Write what the tracker knows of a live call and return what then stands in the store.
+
+        What services wrote stays. If the call's tenant has changed, the context moves to the new one's key and
+        the old key is gone. A context that had ended is alive again.
+        """
+        return await self._transact(lambda pipe: self._place(pipe, facts, grace_seconds=None))
+
+    async def end(self, facts: CallContext, grace_seconds: int) -> CallContext:
+        """Mark the call as ended and return its last context with all that services wrote.
+
+        It is no longer listed as live, can be read and updated for the grace time, and then vanishes.
+        """
+        ended = facts.model_copy(update={"state": CallState.ENDED})
+        return await self._transact(lambda pipe: self._place(pipe, ended, grace_seconds=grace_seconds))
+
+    async def update(
+        self, tenant: str | None, call_sid: str, change: Callable[[CallContext], CallContext]
+    ) -> CallContext | None:
+        """Write `change` of the present context and return it; None if there is no such call.
+
+        `change` may be asked several times, when others write in between. Whose call it is cannot be changed.
+        """
+        return await self._transact(lambda pipe: self._change(pipe, segment(tenant), call_sid, change))
+
+    async def get(self, tenant: str | None, call_sid: str) -> CallContext | None:
+        """The context of a live or just ended call."""
+        return next(iter(await self._fetch([(segment(tenant), call_sid)])), None)
+
+    async def list_live(self, tenant: str | None) -> list[CallContext]:
+        """The contexts of a tenant's live calls, the oldest first; None for the calls that no tenant has yet."""
+        owner = segment(tenant)
+        async with self._reaching():
+            members = await self._client.smembers(live_key(owner))
+        return await self._fetch((owner, _text(sid)) for sid in members)
+
+    async def list_site(self, site: str) -> list[CallContext]:
+        """The contexts of a site's live calls, whosever they are, the oldest first."""
+        async with self._reaching():
+            owners = await self._client.hgetall(site_key(site))
+        return await self._fetch((_text(owner), _text(sid)) for sid, owner in owners.items())
+
+    async def clear_stale(
+        self, site: str, *, known: Collection[str], undecided: Collection[str], grace_seconds: int
+    ) -> list[CallContext]:
+        """End every context of this site whose call is not among `known`, and return these last contexts.
+
+        Left alone are the calls of PBXes in `undecided`: those that have not yet told which calls are live.
+        """
+        async with self._reaching():
+            owners = await self._client.hgetall(site_key(site))
+        cleared = []
+        for sid, owner in ((_text(sid), _text(owner)) for sid, owner in owners.items()):
+            if sid in known or any(sid.startswith(f"{site}:{pbx}:") for pbx in undecided):
+                continue
+            context = await self._transact(
+                lambda pipe, sid=sid, owner=owner: self._clear(  # type: ignore[misc]  # bound for each round
+                    pipe, site, owner, sid, grace_seconds
+                )
+            )
+            if context is not None:
+                cleared.append(context)
+        return cleared
+
+    async def sign(self, site: str) -> None:
+        """Leave the mark that `remembers` looks for."""
+        async with self._reaching():
+            await self._client.set(presence_key(site), b"1")
+
+    async def remembers(self, site: str) -> bool:
+        """Whether the store still has what was written since `sign`; False after a flush or an empty restart."""
+        async with self._reaching():
+            return bool(await self._client.exists(presence_key(site)))
+
+    # Each of these is one attempt, on a pipeline that watches what it reads.
+
+    async def _place(self, pipe: "Pipeline", facts: CallContext, *, grace_seconds: int | None) -> CallContext:
+        sid, owner = facts.call_sid, segment(facts.tenant_id)
+        key, former = call_key(owner, sid), None
+        await pipe.watch(key)
+        stored = await self._read(pipe, key, sid)
+        if stored is None:
+            former = await self._former_owner(pipe, facts.site, sid, owner)
+            if former is not None:
+                await pipe.watch(call_key(former, sid))
+                stored = await self._read(pipe, call_key(former, sid), sid)
+        context = merged(stored, facts)
+        _begin(pipe)
+        if former is not None:
+            pipe.delete(call_key(former, sid))
+            pipe.srem(live_key(former), sid)
+            pipe.publish(changes_channel(former), announcement(context, MOVED))
+        if grace_seconds is not None:
+            _bury(pipe, context, owner, grace_seconds)
+        else:
+            pipe.set(key, to_json(context))
+            if stored is None or former is not None or stored.state is CallState.ENDED:
+                pipe.sadd(live_key(owner), sid)
+                pipe.hset(site_key(facts.site), sid, owner)
+        pipe.publish(changes_channel(owner), announcement(context, context.state))
+        await pipe.execute()
+        return context
+
+    async def _former_owner(self, pipe: "Pipeline", site: str, sid: str, owner: str) -> str | None:
+        """Who had the call until now, if it was somebody else."""
+        entry = await pipe.hget(site_key(site), sid)
+        former = _text(entry) if entry is not None else owner
+        return former if former != owner else None
+
+    async def _change(
+        self, pipe: "Pipeline", owner: str, sid: str, change: Callable[[CallContext], CallContext]
+    ) -> CallContext | None:
+        key = call_key(owner, sid)
+        await pipe.watch(key)
+        stored = await self._read(pipe, key, sid)
+        if stored is None:
+            return None
+        fixed = {"call_sid": sid, "tenant_id": stored.tenant_id, "revision": stored.revision + 1}
+        content = to_json(change(stored).model_copy(update=fixed))
+        # Nothing is stored that could not be read again; `change` may have put anything anywhere.
+        context = CallContext.model_validate_json(content)
+        _begin(pipe)
+        pipe.set(key, content, keepttl=True)
+        pipe.publish(changes_channel(owner), announcement(context, context.state))
+        await pipe.execute()
+        return context
+
+    async def _look(self, pipe: "Pipeline", owner: str, sid: str) -> CallContext | None:
+        key = call_key(owner, sid)
+        await pipe.watch(key)
+        return await self._read(pipe, key, sid)
+
+    async def _clear(self, pipe: "Pipeline", site: str, owner: str, sid: str, grace_seconds: int) -> CallContext | None:
+        key = call_key(owner, sid)
+        await pipe.watch(key)
+        stored = await self._read(pipe, key, sid)
+        _begin(pipe)
+        if stored is None:
+            pipe.srem(live_key(owner), sid)
+            pipe.hdel(site_key(site), sid)
+            await pipe.execute()
+            return None
+        context = stored.model_copy(update={"state": CallState.ENDED, "revision": stored.revision + 1})
+        _bury(pipe, context, owner, grace_seconds)
+        pipe.publish(changes_channel(owner), announcement(context, context.state))
+        await pipe.execute()
+        return context
+
+    async def _read(self, pipe: "Pipeline", key: str, sid: str) -> CallContext | None:
+        """The context under a watched key. What is none is set aside, and the attempt starts anew."""
+        try:
+            content = await pipe.get(key)
+        except ResponseError as exc:
+            if not _is_wrong_type(exc):
+                raise
+            await self._set_aside(pipe, key, sid)
+        if content is None:
+            return None
+        context = from_json(content, sid)
+        if context is None:
+            await self._set_aside(pipe, key, sid)
+        return context
+
+    async def _set_aside(self, pipe: "Pipeline", key: str, sid: str) -> NoReturn:
+        _begin(pipe)
+        pipe.rename(key, aside_key(key))
+        pipe.expire(aside_key(key), ASIDE_SECONDS)
+        await pipe.execute()
+        logger.warning(
+            "what stood in the live store for a call was no context and is set aside",
+            extra={"call_sid": sid, "key": aside_key(key)},
+        )
+        raise WatchError("set aside")
+
+    async def _fetch(self, calls: Iterable[tuple[str, str]]) -> list[CallContext]:
+        """The contexts of these calls (owner and call_sid); those that vanished meanwhile are left out."""
+        wanted, contexts = list(calls), []
+        for start in range(0, len(wanted), FETCH_MANY):
+            some = wanted[start : start + FETCH_MANY]
+            async with self._reaching():
+                values = await self._client.mget([call_key(owner, sid) for owner, sid in some])
+            for (owner, sid), content in zip(some, values, strict=True):
+                context = from_json(content, sid) if content is not None else None
+                if context is None:
+                    # Vanished, or no context: the careful way finds out which.
+                    context = await self._transact(lambda pipe, o=owner, s=sid: self._look(pipe, o, s))  # type: ignore[misc]
+                if context is not None:
+                    contexts.append(context)
+        return sorted(contexts, key=lambda context: (context.call_start_time, context.call_sid))
+
+    async def _transact(self, attempt: "Callable[[Pipeline], Awaitable[T]]") -> T:
+        """`attempt` again and again until nobody wrote in between."""
+        async with self._reaching():
+            while True:
+                async with self._client.pipeline(transaction=True) as pipe:
+                    try:
+                        return await attempt(pipe)
+                    except WatchError:
+                        continue
+
+    @asynccontextmanager
+    async def _reaching(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._timeout_seconds), self._turns:
+                yield
+        except (RedisError, OSError) as exc:  # OSError: TimeoutError too
+            raise ContextStoreAway(f"the live store {self.home} {trouble(exc)}") from exc
+
+
+def _bury(pipe: "Pipeline", context: CallContext, owner: str, grace_seconds: int) -> None:
+    key = call_key(owner, context.call_sid)
+    if grace_seconds > 0:
+        pipe.set(key, to_json(context), ex=grace_seconds)
+    else:
+        pipe.delete(key)
+    pipe.srem(live_key(owner), context.call_sid)
+    pipe.hdel(site_key(context.site), context.call_sid)
+
+
+def _begin(pipe: "Pipeline") -> None:
+    """From here on commands wait for `execute`, which fails if a watched key has changed."""
+    pipe.multi()  # type: ignore[no-untyped-call]  # the library's own
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _is_wrong_type(exc: ResponseError) -> bool:
+    return "WRONGTYPE" in str(exc)
