@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 _MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
 _MAX_WAITING_CALLS: Final = 20_000
 _RETRY_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+_STUCK_SECONDS: Final = 20.0  # a commit that neither ends nor fails
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -46,6 +47,10 @@ class LiveContexts(Protocol):
 
     def ended(self, context: CallContext) -> None:
         """A call has ended."""
+        ...
+
+    def settled(self, pbx: str) -> None:
+        """All live calls of this PBX have been marked; what the store holds of others is of the past."""
         ...
 
 
@@ -104,6 +109,7 @@ class Tracker:
         self._room = asyncio.Event()
         self._room.set()
         self._finishing = False
+        self._committing_since: float | None = None
         self._failed: Group | None = None  # to be committed again before anything newer
         self.status = TrackerStatus()
 
@@ -127,8 +133,9 @@ class Tracker:
 
     async def restore(self) -> None:
         """Replay what was said since the oldest call that was live when the agent last stopped."""
-        for feed in self._feeds.values():
+        for name, feed in self._feeds.items():
             await feed.restore(self._journal)
+            self._live.settled(name)
 
     async def run(self) -> None:
         """Commit what comes, as soon as it comes but not more often than the interval; return after `finish`."""
@@ -145,6 +152,10 @@ class Tracker:
         """Let `run` commit what has been heard so far and return; connectors have ended before."""
         self._finishing = True
         self._work.set()
+
+    def is_alive(self) -> bool:
+        """Whether commits come to an end, well or with a fault of the world's; what the watchdog wants to know."""
+        return self._committing_since is None or time.monotonic() - self._committing_since < _STUCK_SECONDS
 
     def _assign(self, facts: CallFacts) -> Assignment:
         return assign(self._tenancy, facts)
@@ -196,11 +207,14 @@ class Tracker:
     async def _commit(self, group: Group) -> None:
         if self._failed is not None:
             group, self._failed = _joined(self._failed, group), None
+        self._committing_since = time.monotonic()
         try:
             result = await self._writer.commit(group)
         except StoreUnavailable:
             self._failed = group
             raise
+        finally:
+            self._committing_since = None
         status = self.status
         if status.store_error is not None:
             log.info("the local database can be written again")
@@ -278,7 +292,7 @@ class PbxFeed:
     async def restore(self, journal: Journal) -> None:
         """Bring the model to where it was when the agent stopped."""
         anchor = await journal.oldest_live_anchor(self._pbx)
-        last_at: datetime | None = await journal.last_heard_at(self._pbx)
+        last_at = await journal.last_heard_at(self._pbx)
         if anchor is not None:
             async for segment in journal.replay_from(self._pbx, anchor):
                 for frame in segment.frames:

@@ -1,0 +1,251 @@
+"""The daemon: the only place where the parts meet. Opens them in order, runs them in one task group, drains on stop."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from typing import Any
+
+from agent import api
+from agent.calls.context import CallContext
+from agent.calls.rules import CallRules
+from agent.calls.tenancy import assign, facts_of
+from agent.health import AgentStatus
+from agent.jobs import Jobs
+from agent.live.feed import LiveFeed
+from agent.live.store import ContextStore
+from agent.notify import Notifier
+from agent.pbx.asterisk.connector import AsteriskConnector
+from agent.pbx.asterisk.interpreter import AsteriskInterpreter
+from agent.probe import Probe
+from agent.store.engine import Store, open_store
+from agent.store.journal import Journal
+from agent.store.outbox import SqliteOutbox
+from agent.store.repository import Repository
+from agent.store.writer import Writer
+from agent.tracker import Tracker
+from config.errors import ConfigError
+from config.settings import AsteriskSettings, Settings
+from sync.backoff import Backoff
+from sync.models import Call
+from sync.syncer import Syncer
+from sync.uplink import Uplink
+
+log = logging.getLogger(__name__)
+
+PROGRAM = "sentiric-edge-agent"
+# systemd gives 20 s; what cannot be sent by then waits in the outbox.
+_DRAIN_SECONDS = 4.0
+_STOP_SECONDS = 2.0
+
+
+def rules_of(pbx: AsteriskSettings) -> CallRules:
+    """What the settings say about the PBX's trunks and applications."""
+    return CallRules(
+        trunks=pbx.trunks,
+        inbound_contexts=pbx.inbound_contexts,
+        answering_applications=pbx.answering_applications,
+        voicemail_applications=pbx.voicemail_applications,
+    )
+
+
+def make_uplink(settings: Settings) -> Uplink | None:
+    """The way to the centre; None without a [central] section."""
+    if settings.central is None:
+        return None
+    from sync.central.uplink import DirectUplink
+
+    return DirectUplink(settings.central, site=settings.site, agent_version=version(PROGRAM))
+
+
+async def run(settings: Settings, *, reload: Callable[[], Settings], environ: Mapping[str, str] | None = None) -> None:
+    """Run the agent until SIGTERM or SIGINT. Raises AgentError when it cannot start; a bug passes through."""
+    notifier = Notifier(os.environ if environ is None else environ)
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(settings.database_file))
+        writer = await Writer.over(store.connection)
+        contexts = await stack.enter_async_context(ContextStore.open(settings.live))
+        daemon = Daemon(settings, store=store, writer=writer, contexts=contexts, reload=reload, notifier=notifier)
+        await daemon.run()
+
+
+class Daemon:
+    """One running agent; implements `agent.api.Control`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: Store,
+        writer: Writer,
+        contexts: ContextStore,
+        reload: Callable[[], Settings],
+        notifier: Notifier,
+    ) -> None:
+        self._settings = settings
+        self._reload = reload
+        self._notifier = notifier
+        self._stop = asyncio.Event()
+        self._repository = Repository(store, writer)
+        self._outbox = SqliteOutbox(store, writer, site=settings.site)
+        uplink = make_uplink(settings)
+        self._syncer = Syncer(self._outbox, uplink, settings.central) if uplink and settings.central else None
+        self._live_feed = LiveFeed(
+            contexts,
+            site=settings.site,
+            pbxes=[pbx.name for pbx in settings.pbx],
+            grace_seconds=settings.live.grace_seconds,
+        )
+        journal = Journal(store, writer)
+        self._tracker = Tracker(
+            site=settings.site,
+            tenancy=settings.tenancy,
+            writer=writer,
+            journal=journal,
+            live=self._live_feed,
+            commit_interval=timedelta(milliseconds=settings.store.commit_interval_ms),
+            on_commit=self._syncer.wake if self._syncer else _nothing,
+        )
+        self._connectors = [self._connector(pbx) for pbx in settings.pbx]
+        self._jobs = Jobs(journal=journal, settings=settings.store)
+        self._probe = Probe(
+            settings,
+            version=version(PROGRAM),
+            tracker=self._tracker,
+            lines=[connector.status for connector in self._connectors],
+            live_feed=self._live_feed,
+            syncer=self._syncer,
+            repository=self._repository,
+            outbox=self._outbox,
+        )
+
+    def _connector(self, pbx: AsteriskSettings) -> AsteriskConnector:
+        feed = self._tracker.add_pbx(pbx.name, rules=rules_of(pbx), interpreter=AsteriskInterpreter())
+        return AsteriskConnector(pbx, feed=feed, backoff=Backoff(maximum=pbx.reconnect_max_seconds))
+
+    async def run(self) -> None:
+        """Restore, then capture, keep and send until told to stop; then drain."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._take_new_settings)
+        await self._tracker.restore()
+        async with asyncio.TaskGroup() as tasks:
+            app = api.make_app(self)
+
+            def spawn(work: Awaitable[None]) -> asyncio.Task[None]:
+                return tasks.create_task(_run(work), name="api")
+
+            async with api.serving(app, self._settings.socket_file, spawn=spawn):
+                tracking = tasks.create_task(self._tracker.run(), name="tracker")
+                telling = tasks.create_task(self._live_feed.run(), name="live")
+                lines = [tasks.create_task(line.run(), name=f"pbx-{line.status.pbx}") for line in self._connectors]
+                others = [tasks.create_task(self._jobs.run(), name="jobs")]
+                if self._syncer is not None:
+                    others.append(tasks.create_task(self._syncer.run(), name="syncer"))
+                others.append(tasks.create_task(self._tell_systemd(), name="notify"))
+                log.info("the agent captures", extra={"site": self._settings.site, "pbx": len(lines)})
+                await self._stop.wait()
+                self._notifier.stopping("draining")
+                log.info("the agent stops")
+                await _cancelled(*lines)
+                self._tracker.finish()
+                await tracking
+                if self._syncer is not None:
+                    await self._syncer.drain(timeout=_DRAIN_SECONDS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_STOP_SECONDS):
+                        await self._live_feed.in_step()
+                await _cancelled(telling, *others)
+        log.info("the agent has stopped")
+
+    async def _tell_systemd(self) -> None:
+        """READY once calls can be kept; then the watchdog, which proves that the loop turns and commits end."""
+        self._notifier.ready()
+        watched = self._notifier.watchdog_seconds()
+        pause = min(watched / 3, 10.0) if watched else 10.0
+        while True:
+            if self._tracker.is_alive():
+                self._notifier.watchdog()
+            self._notifier.status(self._probe.line())
+            await asyncio.sleep(pause)
+
+    def _take_new_settings(self) -> None:
+        """SIGHUP: tenant rules and PBX rules are read again; the rest needs a restart, and is told so."""
+        self._notifier.reloading()
+        try:
+            self.reload_rules()
+        except ConfigError as exc:
+            log.error("the new settings are not used, the old ones stay: %s", exc)
+        self._notifier.ready()
+
+    def reload_rules(self) -> None:
+        """Read the settings again. Raises ConfigError and changes nothing if they are wrong."""
+        new = self._reload()
+        rules = {pbx.name: rules_of(pbx) for pbx in new.pbx}
+        self._tracker.use_rules(new.tenancy, rules)
+        waiting = [
+            name for name in type(new).model_fields
+            if name not in {"tenancy"} and getattr(new, name) != getattr(self._settings, name)
+        ]  # fmt: skip
+        self._settings = self._settings.model_copy(update={"tenancy": new.tenancy})
+        log.info("tenant and trunk rules were read again")
+        if waiting:
+            log.warning("changed settings that need a restart: %s", ", ".join(waiting))
+
+    # agent.api.Control
+
+    async def status(self) -> AgentStatus:
+        """How the agent is."""
+        return await self._probe.status()
+
+    def live_contexts(self) -> list[CallContext]:
+        """Every live call as the tracker sees it."""
+        now = datetime.now(UTC)
+        return [call.context(now) for call in self._tracker.live_calls()]
+
+    def sync_now(self) -> bool:
+        """Look at the outbox at once."""
+        if self._syncer is None:
+            return False
+        self._syncer.wake_now()
+        return True
+
+    async def reassign(self) -> dict[str, Any]:
+        """Read the rules again and apply them to unassigned calls."""
+        self.reload_rules()
+        rules = {pbx.name: rules_of(pbx) for pbx in self._settings.pbx}
+        tenancy = self._settings.tenancy
+
+        def tenant_of(call: Call) -> str | None:
+            return assign(tenancy, facts_of(call, rules.get(call.pbx, CallRules()))).tenant
+
+        result = await self._repository.reassign(tenant_of)
+        if self._syncer is not None:
+            self._syncer.wake()
+        return result.as_dict()
+
+    async def retry_quarantined(self, call_sid: str | None) -> int:
+        """Send refused calls again."""
+        count = await self._outbox.retry(call_sid)
+        if self._syncer is not None:
+            self._syncer.wake_now()
+        return count
+
+
+def _nothing() -> None:
+    return None
+
+
+async def _run(work: Awaitable[None]) -> None:
+    await work
+
+
+async def _cancelled(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)  # a task group reports what was more than a cancellation

@@ -1,0 +1,186 @@
+"""Asks every part of the running agent how it is."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from agent.errors import StoreUnavailable
+from agent.health import (
+    AgentStatus,
+    BacklogHealth,
+    CallsHealth,
+    CentralHealth,
+    DatabaseHealth,
+    LiveStoreHealth,
+    PbxHealth,
+    Verdict,
+    problems_of,
+)
+from agent.live.feed import LiveFeed
+from agent.pbx.feed import LineState, LineStatus
+from agent.store.outbox import SqliteOutbox
+from agent.store.repository import Repository
+from agent.tracker import Tracker
+from config.describe import fingerprint
+from config.settings import CentralSettings, Settings
+from sync.outbox import Backlog
+from sync.syncer import Syncer
+
+_STATM = Path("/proc/self/statm")
+
+
+class Probe:
+    """Makes the status on demand; holds no state but when the agent started."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        version: str,
+        tracker: Tracker,
+        lines: Sequence[LineStatus],
+        live_feed: LiveFeed,
+        syncer: Syncer | None,
+        repository: Repository,
+        outbox: SqliteOutbox,
+    ) -> None:
+        self._settings = settings
+        self._version = version
+        self._tracker = tracker
+        self._lines = lines
+        self._live_feed = live_feed
+        self._syncer = syncer
+        self._repository = repository
+        self._outbox = outbox
+        self._started_at = datetime.now(UTC)
+        self._settings_hash = fingerprint(settings)
+
+    def line(self) -> str:
+        """One line for `systemctl status`, from what is at hand without asking the disk."""
+        up = sum(line.state is LineState.CONNECTED for line in self._lines)
+        parts = [
+            f"{up} of {len(self._lines)} PBXes connected",
+            f"{len(self._tracker.live_calls())} live calls",
+            f"{self._tracker.status.calls_ended} ended",
+        ]
+        if self._syncer is not None:
+            parts.append(f"centre {self._syncer.status.state}")
+        if self._tracker.status.store_error:
+            parts.append("local database cannot be written")
+        return ", ".join(parts)
+
+    async def status(self) -> AgentStatus:
+        """Everything; where the local database cannot be read, its part says so instead of failing."""
+        error = self._tracker.status.store_error
+        calls, backlog = CallsHealth(live=len(self._tracker.live_calls())), BacklogHealth()
+        sizes = None
+        gaps: dict[str, datetime] = {}
+        latest: dict[str, datetime] = {}
+        try:
+            calls = await self._calls()
+            backlog = _backlog(await self._outbox.backlog())
+            sizes = await self._repository.sizes()
+            gaps = {gap.pbx: gap.from_at for gap in await self._repository.gaps(limit=100) if gap.to_at is None}
+            for line in self._lines:
+                last = await self._repository.last_call_time(line.pbx)
+                if last is not None:
+                    latest[line.pbx] = last
+        except StoreUnavailable as exc:
+            error = error or str(exc)
+        disk = shutil.disk_usage(self._settings.state_directory)
+        status = AgentStatus(
+            verdict=Verdict.OK,
+            site=self._settings.site,
+            version=self._version,
+            settings_hash=self._settings_hash,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            resident_bytes=_resident_bytes(),
+            pbx=tuple(self._pbx(line, gaps=gaps, latest=latest) for line in self._lines),
+            calls=calls,
+            backlog=backlog,
+            central=self._central(),
+            live_store=self._live_store(),
+            database=DatabaseHealth(
+                file=str(self._settings.database_file),
+                size=sizes.database_bytes if sizes else 0,
+                wal_size=sizes.wal_bytes if sizes else 0,
+                journal_size=sizes.journal_bytes if sizes else 0,
+                last_commit_at=self._tracker.status.last_commit_at,
+                error=error,
+                disk_free=disk.free,
+                disk_total=disk.total,
+            ),
+        )
+        problems = problems_of(status)
+        verdict = Verdict.DEGRADED if problems else Verdict.OK
+        return status.model_copy(update={"problems": problems, "verdict": verdict})
+
+    async def _calls(self) -> CallsHealth:
+        midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        return CallsHealth(
+            live=len(self._tracker.live_calls()),
+            today=await self._repository.counts_since(midnight),
+            unassigned=await self._repository.count_unassigned(),
+        )
+
+    def _pbx(self, line: LineStatus, *, gaps: dict[str, datetime], latest: dict[str, datetime]) -> PbxHealth:
+        return PbxHealth(
+            name=line.pbx,
+            address=line.address,
+            state=line.state,
+            since=line.since,
+            reason=line.reason,
+            version=line.version,
+            last_heard_at=line.last_heard_at,
+            last_call_at=latest.get(line.pbx),
+            events=line.events,
+            live_calls=sum(call.pbx == line.pbx for call in self._tracker.live_calls()),
+            reconnects=line.reconnects,
+            clock_offset_seconds=line.clock_offset_seconds,
+            open_gap_since=gaps.get(line.pbx),
+            warnings=tuple(line.warnings.values()),
+        )
+
+    def _central(self) -> CentralHealth:
+        if self._syncer is None or self._settings.central is None:
+            return CentralHealth()
+        status = self._syncer.status
+        return CentralHealth(
+            address=address_of(self._settings.central),
+            state=status.state,
+            last_success_at=status.last_success_at,
+            last_error=status.last_error,
+            next_try_at=status.next_try_at,
+            sent=status.sent,
+        )
+
+    def _live_store(self) -> LiveStoreHealth:
+        status = self._live_feed.status()
+        return LiveStoreHealth(
+            home=status.home,
+            reachable=status.reachable is not False,  # not tried yet is no trouble
+            since=status.since,
+            waiting=status.waiting,
+            error=status.problem,
+        )
+
+
+def address_of(settings: CentralSettings) -> str:
+    """Host, port and database: where the centre is, without who goes there."""
+    parts = urlsplit(settings.url)
+    return f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
+
+
+def _backlog(backlog: Backlog) -> BacklogHealth:
+    return BacklogHealth(waiting=backlog.records, oldest_at=backlog.oldest_at, quarantined=backlog.quarantined)
+
+
+def _resident_bytes() -> int | None:
+    try:
+        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return None
