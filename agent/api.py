@@ -102,18 +102,17 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: Starlette, socket_file: Path, *, spawn: Callable[[Awaitable[None]], object]
+    app: Starlette, socket_file: Path, *, spawn: Callable[[Awaitable[None]], Awaitable[None]]
 ) -> AsyncIterator[None]:
     """Answer on the socket while the block runs; `spawn` starts the server's task."""
     server = _Server(
         uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
     )
     with _listening(socket_file) as sock:
-        spawn(server.serve(sockets=[sock]))
-        try:
-            yield
-        finally:
-            server.should_exit = True
+        serving = spawn(server.serve(sockets=[sock]))
+        yield
+        server.should_exit = True
+        await serving  # the socket must outlive its server
 
 
 @contextlib.contextmanager

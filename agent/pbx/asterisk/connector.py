@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -102,7 +103,8 @@ class AsteriskConnector:
                 f"the certificate of {self.status.address} is not trusted ({exc.verify_message}); set tls_ca_file"
             ) from exc
         except (OSError, ssl.SSLError) as exc:
-            raise PbxLost(f"no connection to {self.status.address}: {exc.strerror or exc}") from exc
+            reason = os.strerror(exc.errno) if exc.errno and not isinstance(exc, socket.gaierror) else str(exc)
+            raise PbxLost(f"no connection to {self.status.address}: {reason}") from exc
         return line
 
     def _tls(self) -> ssl.SSLContext | None:
