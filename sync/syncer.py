@@ -19,8 +19,8 @@ from sync.uplink import Uplink
 
 log = logging.getLogger(__name__)
 
-# From one look at the outbox to the next: calls that end within it share a batch, which costs a tenth of the CPU of
-# a batch each and is not noticed by a person who waits for the call to appear.
+# From one look at the outbox to the next: calls that end within it share a batch, its commits here and at the centre,
+# and nobody who waits for a call to appear notices.
 _GATHER_SECONDS = 0.2
 # So many calls rejected with none taken between are the centre's fault, or our own, not theirs: stop and ask.
 _REJECTED_IN_A_ROW = 20
