@@ -204,9 +204,9 @@ class CallModel:
         if found is not None:
             self._seen_again(*found, event)
             return
-        if event.channel in self._gone_channels:
-            return
-        call = self._by_linked.get(event.linked)
+        if event.channel in self._gone_channels or event.channel in self._gone_linked:
+            return  # it ended, or a call that bears its id did
+        call = self._by_linked.get(event.linked) or self._by_linked.get(event.channel)
         if len(self._by_channel) >= MAX_OPEN_CHANNELS or (call is not None and not self._has_room(call)):
             self.ignored_channels += 1
             return
@@ -251,10 +251,11 @@ class CallModel:
             native_id=native_id,
             started_at=started_at,
             rules=self.rules,
-            linked={event.linked},
+            linked={event.linked, native_id},
             start_estimated=event.age_seconds is not None,
         )
-        self._by_linked[event.linked] = call
+        for linked in call.linked:
+            self._by_linked[linked] = call
         self._opened_calls.append(call)
         return call
 
