@@ -108,16 +108,17 @@ async def quick_check(path: Path) -> list[str]:
 class EdgeConnection(aiosqlite.Connection):
     """An aiosqlite connection that runs whole functions on its thread, one after the other."""
 
-    def __init__(self, path: Path, connect: Callable[[Path], sqlite3.Connection]) -> None:
-        super().__init__(partial(connect, path), iter_chunk_size=64)
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        super().__init__(lambda: connection, iter_chunk_size=64)
         self.path = path
 
     @classmethod
     async def open(cls, path: Path, connect: Callable[[Path], sqlite3.Connection], stack: AsyncExitStack) -> Self:
         """Connect, to be closed by `stack`."""
-        connection = cls(path, connect)
+        # Connected before aiosqlite has a thread: when its thread fails to connect, nobody can wait for its end.
         with faults_of(path):
-            await connection
+            connection = cls(path, await asyncio.to_thread(connect, path))
+        await connection
         stack.push_async_callback(connection.close)
         return connection
 
@@ -173,7 +174,7 @@ def _prepare_directory(path: Path) -> None:
 def _connect_writer(path: Path) -> sqlite3.Connection:
     # SQLite gives the WAL the database's mode, so the mode is set by creating the file here.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         found = schema.revision_of(connection)
         schema.check_known(found, connection, path)
@@ -195,7 +196,9 @@ def _connect_writer(path: Path) -> sqlite3.Connection:
 
 
 def _connect_reader(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
     connection.execute("PRAGMA query_only = ON")
     return connection
 
