@@ -51,6 +51,7 @@ _DISPOSITIONS: Final = {
     Disposition.CONGESTION: "CONGESTION",
     Disposition.FAILED: "FAILED",
 }
+_FAILED: Final = Disposition.FAILED
 # Which of several phones' endings is the call's: the one nearest to being answered.
 _BEST_FIRST: Final = (Disposition.NO_ANSWER, Disposition.BUSY, Disposition.CONGESTION, Disposition.FAILED)
 
@@ -73,6 +74,7 @@ class PlayedCall:
         self.root: Channel | None = None
         self._exchange = exchange
         self._legs: dict[Channel, Party] = {}  # those that are open
+        self._reached: list[Party] = []  # those who ever had a channel
         self._started_us = 0
         self._pbx_answered_us: int | None = None
         self._dialled_us = 0
@@ -129,27 +131,29 @@ class PlayedCall:
         """The PBX stops in the middle of the call: every channel is hung up at once."""
         root, exchange = self._root(), self._exchange
         self._cut = by
-        self._disposition = Disposition.FAILED if self._answered_us is None else Disposition.ANSWERED
-        answered = self._answered_us is not None
+        is_answered = self._answered_us is not None
+        waits = self._queued and not is_answered
+        self._disposition = Disposition.ANSWERED if is_answered else self._disposition_when_cut(waits=waits)
         exchange.soft_hangup(root, cause=4)
-        for leg in list(self._legs):
-            if not answered:
-                # A queue says NOANSWER, a plain Dial CANCEL.
-                status = "NOANSWER" if self._waits(root) else "CANCEL"
-                self._end_attempt(root, leg, status)
-                if self._waits(root):
-                    self._disposition = Disposition.NO_ANSWER
+        for leg in self._legs:
+            if not is_answered:
+                self._end_attempt(root, leg, "NOANSWER" if waits else "CANCEL")
             exchange.soft_hangup(leg, cause=4)
-        if self._waits(root):
+        if waits:
             self._leave_queue_unserved(root)
+        exchange.leave_bridge(root)
         self._stop_talking()
-        if answered:
-            exchange.leave_bridge(root)
         for leg in list(self._legs):
             exchange.leave_bridge(leg)
-            self._close_leg(leg, _NORMAL)
-        self._close_root(_NORMAL if answered else 0)
+            self._close_leg(leg, 0 if waits else _NORMAL)
+        self._close_root(_NORMAL if is_answered else 0)
         return self.truth()
+
+    def _disposition_when_cut(self, *, waits: bool) -> Disposition:
+        """Agents who rang in vain did not answer, phones that had refused decide; else it is the PBX that failed."""
+        if waits:
+            return Disposition.NO_ANSWER
+        return min((refusal.disposition for refusal in self._refusals()), key=_BEST_FIRST.index, default=_FAILED)
 
     # The caller
 
@@ -286,6 +290,7 @@ class PlayedCall:
             linked_to=root,
         )
         self._legs[leg] = party
+        self._reached.append(party)
         exchange.set_variable(leg, "DIALEDPEERNUMBER", party.dial.partition("/")[2])
         if self._queued:
             return leg
@@ -354,7 +359,7 @@ class PlayedCall:
 
     def _refusals(self) -> list[Refusal]:
         """How those refused who did so before now, in the order of time."""
-        gone = [party for party in self.plan.parties if party not in self._legs.values()]
+        gone = [party for party in self._reached if party not in self._legs.values()]
         return [party.refusal for party in sorted(gone, key=_by_time) if party.refusal is not None]
 
     def _give_up_after_refusals(self, root: Channel) -> None:
@@ -505,10 +510,6 @@ class PlayedCall:
             exchange.set_variable(root, variable)
 
     # Queues
-
-    def _waits(self, root: Channel) -> bool:
-        """Whether the caller stands in a queue now."""
-        return self._queued and self._answered_us is None and root.application == "Queue"
 
     def _wait_in_queue(self, root: Channel, queue: str) -> Script:
         """Agents are called one after another, again and again, until one answers or somebody has enough."""
