@@ -1,0 +1,121 @@
+"""One call as a person reads it."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from agent.cli.output import clock, moment, printable, table, zone
+
+if TYPE_CHECKING:
+    from agent.cli.local import Row
+
+# Q.850 causes that say something to a person.
+_CAUSES: Final = {
+    1: "unallocated number", 3: "no route", 16: "normal", 17: "busy", 18: "no answer from the phone",
+    19: "not answered", 20: "subscriber absent", 21: "rejected", 22: "number changed", 26: "answered elsewhere",
+    27: "out of order", 28: "incomplete number", 31: "normal", 34: "no circuit", 38: "network out of order",
+    41: "temporary failure", 42: "congestion", 58: "not available", 127: "interworking",
+}  # fmt: skip
+_SYNC: Final = {
+    "sent": "the centre has it",
+    "unassigned": "not synced: no tenant rule matched",
+}
+
+
+def call_lines(call: "Row") -> Iterator[str]:
+    """Everything about the call, in the order in which people ask."""
+    yield printable(f"{call['call_sid']}")
+    for name, text in _facts(call):
+        if text:
+            yield f"  {name:<12}{printable(text)}"
+    legs = call["legs"]
+    if legs:
+        yield ""
+        yield from table(("LEG", "NUMBER", "RINGS", "ANSWERED", "ENDED", "TALK", "CAUSE"), [_leg(leg) for leg in legs])
+    if call["timeline"]:
+        yield ""
+        start = call["start_time"]
+        yield from table(("AFTER", "WHAT", ""), [_event(event, start) for event in call["timeline"]])
+    for heading, entries in (("TASK", call["tasks"]), ("INTERACTION", call["interactions"])):
+        if entries:
+            yield ""
+            yield from table((heading,), [(_entry(entry),) for entry in entries])
+
+
+def _facts(call: "Row") -> Iterator[tuple[str, str]]:
+    yield "tenant", call["tenant"] or "none"
+    yield "outcome", " / ".join(word for word in (call["status"], call["disposition"]) if word)
+    yield "direction", f"{call['direction']}, PBX {call['pbx']} at {call['site']}"
+    yield "caller", " ".join(word for word in (call["caller_id"] or "withheld", _quoted(call["caller_name"])) if word)
+    yield "callee", call["callee_id"] or "unknown"
+    yield "answered by", call["answered_by"] or ""
+    yield "queue", call["queue"] or ""
+    yield "started", f"{moment(call['start_time'])} {zone()}{_estimated(call['start_estimated'])}"
+    yield "picked up", f"{moment(call['pbx_answer_time'])} by the PBX itself" if call["pbx_answer_time"] else ""
+    yield "answered", moment(call["answer_time"]) if call["answer_time"] else ""
+    yield "ended", f"{moment(call['end_time'])}{_estimated(call['end_estimated'])}"
+    names = ("ring", "talk", "hold", "total")
+    yield "lasted", ", ".join(f"{name} {clock(call[f'{name}_seconds'])}" for name in names)
+    yield "hung up by", " ".join(word for word in (call["hangup_source"], _cause(call["hangup_cause"])) if word)
+    yield "transferred", "yes" if call["transferred"] else ""
+    yield "merged into", call["merged_into"] or ""
+    yield "recording", call["recording"] or ""
+    yield "transcript", f"{len(call['full_transcript'])} lines; see --json" if call["full_transcript"] else ""
+    yield "trace id", call["trace_id"]
+    yield "known by", f"{call['source']}, revision {call['revision']}"
+    yield "sync", _sync(call["sync"])
+
+
+def _sync(sync: "Row") -> str:
+    match sync["state"]:
+        case "refused":
+            return f"refused by the centre: {sync['reason']} ({sync['code']}); edge-agent outbox retry"
+        case "waiting":
+            return f"waiting since {moment(sync['enqueued_at'])}"
+        case state:
+            return _SYNC[state]
+
+
+def _estimated(is_so: bool) -> str:
+    return " (estimated)" if is_so else ""
+
+
+def _quoted(text: str | None) -> str:
+    return f"“{text}”" if text else ""
+
+
+def _cause(number: int | None) -> str:
+    if number is None:
+        return ""
+    return f"({_CAUSES[number]}, cause {number})" if number in _CAUSES else f"(cause {number})"
+
+
+def _leg(leg: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        str(leg.get("endpoint") or leg.get("channel") or "?"),
+        str(leg.get("number") or "-"),
+        *(_time_of_day(leg.get(name)) for name in ("ring_time", "answer_time", "end_time")),
+        clock(float(leg.get("talk_seconds") or 0)),
+        str(leg.get("hangup_cause", "-")),
+    )
+
+
+def _event(event: dict[str, Any], start: datetime) -> tuple[str, str, str]:
+    facts = ", ".join(f"{name} {value}" for name, value in event.items() if name not in {"at", "event"})
+    at = _parsed(event.get("at"))
+    after = f"{(at - start).total_seconds():+.3f} s" if at is not None else "?"
+    return after, str(event.get("event", "?")).replace("_", " "), facts
+
+
+def _entry(entry: "Row") -> str:
+    facts = entry.get("data") or {"task": entry.get("task_name"), **(entry.get("state_data") or {})}
+    return ", ".join(f"{name} {value}" for name, value in facts.items())
+
+
+def _time_of_day(text: object) -> str:
+    at = _parsed(text)
+    return f"{at.astimezone():%H:%M:%S}" if at is not None else "-"
+
+
+def _parsed(text: object) -> datetime | None:
+    return datetime.fromisoformat(text) if isinstance(text, str) else None

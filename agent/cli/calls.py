@@ -1,0 +1,210 @@
+"""`edge-agent calls …`: the calls in the local database."""
+
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agent.cli.output import AsJson, clock, counted, moment, note, say, say_json, table, zone
+from agent.cli.settings import DEFAULT_FILE, ConfigFile, load_to_look
+
+if TYPE_CHECKING:
+    from agent.cli.local import Filter, Row
+
+app = typer.Typer(help="List, show and export calls.", no_args_is_help=True, rich_markup_mode=None)
+
+
+class ExportFormat(StrEnum):
+    """How calls are exported."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+class DirectionWord(StrEnum):
+    """As in `sync.models`, whose import would take longer than the command."""
+
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+    INTERNAL = "internal"
+
+
+class StatusWord(StrEnum):
+    """Statuses and dispositions."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    ABANDONED = "abandoned"
+    ANSWERED = "answered"
+    NO_ANSWER = "no_answer"
+    BUSY = "busy"
+    CANCELLED = "cancelled"
+    CONGESTION = "congestion"
+    VOICEMAIL = "voicemail"
+
+
+_MOMENTS = "2026-11-22, '2026-11-22 14:30', today, yesterday, 30min, 2h or 7d"
+Tenant = Annotated[str | None, typer.Option(help="Only this tenant's calls.")]
+Unassigned = Annotated[bool, typer.Option("--unassigned", help="Only calls that no tenant rule matched.")]
+Status = Annotated[StatusWord | None, typer.Option(help="Only calls that ended so: a status or a disposition.")]
+Direction = Annotated[DirectionWord | None, typer.Option(help="Only calls of this direction.")]
+Number = Annotated[str | None, typer.Option(help="Only calls from, to or answered by a number that ends so.")]
+Since = Annotated[str | None, typer.Option(metavar="WHEN", help=f"Only calls that began then or later: {_MOMENTS}.")]
+Until = Annotated[str | None, typer.Option(metavar="WHEN", help="Only calls that began before.")]
+
+
+@app.command("list")
+def list_calls(
+    *,
+    tenant: Tenant = None,
+    unassigned: Unassigned = False,
+    status: Status = None,
+    direction: Direction = None,
+    number: Number = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    file: ConfigFile = DEFAULT_FILE,
+    as_json: AsJson = False,
+) -> None:
+    """List ended calls, the newest first. Calls under way: edge-agent live."""
+    from agent.cli.local import LocalCalls
+
+    wanted = _filter(
+        tenant=tenant,
+        unassigned=unassigned,
+        status=status,
+        direction=direction,
+        number=number,
+        since=since,
+        until=until,
+    )
+    with LocalCalls.of(load_to_look(file)) as calls:
+        found = calls.newest(wanted, limit=limit + 1)
+    is_cut = len(found) > limit
+    del found[limit:]
+    if as_json:
+        say_json({"calls": [_briefly(call) for call in found], "more": is_cut})
+        return
+    if not found:
+        say("No such calls.")
+        return
+    headings = (f"STARTED {zone()}", "TENANT", "DIRECTION", "CALLER", "CALLEE", "OUTCOME", "TALK", "CALL")
+    for line in table(headings, [_line(call) for call in found]):
+        say(line)
+    if is_cut:
+        note(f"These are the newest {limit}; --limit shows more, --since and --until other times.")
+
+
+@app.command("show")
+def show(
+    sid: Annotated[str, typer.Argument(metavar="CALL", help="The call's id or its end, if only one call's ends so.")],
+    *,
+    file: ConfigFile = DEFAULT_FILE,
+    as_json: AsJson = False,
+) -> None:
+    """Show all that is known of one call, with its legs and what happened when."""
+    from agent.cli.call_text import call_lines
+    from agent.cli.local import LocalCalls
+
+    with LocalCalls.of(load_to_look(file)) as calls:
+        call = calls.find(sid)
+    if as_json:
+        say_json(call)
+        return
+    for line in call_lines(call):
+        say(line)
+
+
+@app.command("export")
+def export(
+    *,
+    to: Annotated[ExportFormat, typer.Option("--format", "-f", help="csv for spreadsheets, jsonl for programs.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; stdout if not given.")
+    ] = None,
+    bom: Annotated[bool, typer.Option("--bom", help="Begin with a byte order mark: Excel then reads UTF-8.")] = False,
+    tenant: Tenant = None,
+    unassigned: Unassigned = False,
+    status: Status = None,
+    direction: Direction = None,
+    number: Number = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many, the oldest first.")] = None,
+    file: ConfigFile = DEFAULT_FILE,
+) -> None:
+    """Export calls, the oldest first, as CSV (one line a call) or as JSON lines (legs, timeline and all).
+
+    Moments are UTC in ISO 8601. CSV cells that a spreadsheet would take for a formula begin with an apostrophe;
+    numbers such as +902121234567 stay as they are. The columns: call_sid, trace_id, tenant, site, pbx, direction,
+    caller_id, caller_name, callee_id, answered_by, status, disposition, start_time, pbx_answer_time, answer_time,
+    end_time, ring_seconds, talk_seconds, hold_seconds, total_seconds, hangup_cause, hangup_source, queue, transferred,
+    recording, merged_into, source, start_estimated, end_estimated, revision.
+    """
+    from agent.cli.export import destination, write_csv, write_jsonl
+    from agent.cli.local import LocalCalls
+
+    wanted = _filter(
+        tenant=tenant,
+        unassigned=unassigned,
+        status=status,
+        direction=direction,
+        number=number,
+        since=since,
+        until=until,
+    )
+    write = write_csv if to is ExportFormat.CSV else write_jsonl
+    with LocalCalls.of(load_to_look(file)) as calls, destination(output, bom=bom) as stream:
+        count = write(stream, calls.all(wanted, limit=limit))
+    if output is not None:
+        note(f"{counted(count, 'call')} written to {output}")
+
+
+def _filter(
+    *,
+    tenant: str | None,
+    unassigned: bool,
+    status: StatusWord | None,
+    direction: DirectionWord | None,
+    number: str | None,
+    since: str | None,
+    until: str | None,
+) -> "Filter":
+    from agent.cli.local import Filter
+    from agent.cli.times import parse_moment
+
+    now = datetime.now().astimezone()
+    return Filter(
+        tenant=tenant,
+        unassigned=unassigned,
+        status=status,
+        direction=direction,
+        number=_digits(number) if number is not None else None,
+        since=parse_moment(since, now=now) if since is not None else None,
+        until=parse_moment(until, now=now) if until is not None else None,
+    )
+
+
+def _digits(number: str) -> str:
+    """The number without what people put between digits, and without a leading +, which not every PBX tells."""
+    return "".join(char for char in number if char not in " +-()./")
+
+
+def _briefly(call: "Row") -> "Row":
+    return {name: value for name, value in call.items() if name not in {"legs", "timeline", "full_transcript", "id"}}
+
+
+def _line(call: "Row") -> tuple[str, ...]:
+    return (
+        moment(call["start_time"]),
+        call["tenant"] or "(none)",
+        call["direction"],
+        call["caller_id"] or "-",
+        call["callee_id"] or "-",
+        call["disposition"] or call["status"],
+        clock(call["talk_seconds"]),
+        call["call_sid"],
+    )

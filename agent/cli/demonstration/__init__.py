@@ -1,0 +1,1 @@
+"""The demonstration behind `edge-agent demo`: its parts, its course, what it shows, and its final account."""

@@ -1,0 +1,57 @@
+"""`edge-agent live`: the calls under way."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from agent.cli.client import RunningAgent
+from agent.cli.output import AsJson, clock, counted, say, say_again, say_json, table
+from agent.cli.settings import DEFAULT_FILE, ConfigFile, load_to_look
+from agent.cli.watch import Interval, Watch, watched
+
+
+def show_live(
+    *,
+    file: ConfigFile = DEFAULT_FILE,
+    as_json: AsJson = False,
+    watch: Watch = False,
+    interval: Interval = 1.0,
+) -> None:
+    """Show the calls under way, as services on this machine see them."""
+    agent = RunningAgent(load_to_look(file).socket_file)
+    for _ in watched(watch, interval):
+        told = agent.get("/v1/calls")
+        if as_json:
+            say_json(told, compact=watch)
+        else:
+            text = "\n".join(live_lines(told["calls"], now=datetime.now(UTC)))
+            say_again(text) if watch else say(text)
+
+
+def live_lines(calls: list[dict[str, Any]], *, now: datetime) -> list[str]:
+    """A line for each call, the longest first."""
+    if not calls:
+        return ["No call is under way."]
+    rows = [_line(call, now) for call in sorted(calls, key=lambda call: str(call["call_start_time"]))]
+    return [
+        counted(len(calls), "live call"),
+        *table(("FOR", "TENANT", "DIRECTION", "CALLER", "CALLEE", "STATE", "WITH", "CALL"), rows),
+    ]
+
+
+def _line(call: dict[str, Any], now: datetime) -> tuple[str, ...]:
+    lasted = now - datetime.fromisoformat(call["call_start_time"])
+    others = [
+        str(party.get("number") or party["channel"])
+        for party in call["participants"]
+        if party["role"] != "caller" and party["state"] in {"up", "held"}
+    ]
+    return (
+        clock(max(0.0, lasted.total_seconds())),
+        call["tenant_id"] or "(none)",
+        call["direction"],
+        " ".join(word for word in (call["caller_id"] or "-", call["caller_name"]) if word),
+        call["callee_id"] or "-",
+        call["state"],
+        ", ".join(others) or "-",
+        call["call_sid"],
+    )

@@ -1,0 +1,299 @@
+"""The local database as commands read it: short reads in plain SQL, whether an agent runs or not.
+
+SQLAlchemy alone takes longer to import than most commands take in all, so it stays out of here; a test holds what is
+read here against the tables' own definition.
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from agent.cli.faults import CommandFailed
+from agent.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+Row = dict[str, Any]  # a row as Python values, by column
+
+JSONS: Final = frozenset({"legs", "timeline", "full_transcript", "state_data", "data"})
+MOMENTS: Final = frozenset(
+    {
+        "start_time", "pbx_answer_time", "answer_time", "end_time", "created_at", "updated_at",
+        "enqueued_at", "at", "oldest_at", "last_call_at", "from_at",
+    }
+)  # fmt: skip
+TRUTHS: Final = frozenset({"transferred", "start_estimated", "end_estimated"})
+_BUSY_SECONDS: Final = 5.0
+_CHUNK: Final = 500  # calls read at once, so that a long export never holds up the writer's checkpoints
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which calls; None: whatever it is."""
+
+    tenant: str | None = None
+    unassigned: bool = False
+    status: str | None = None  # a status or a disposition
+    direction: str | None = None
+    number: str | None = None  # how the caller's, callee's or answering number ends
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def where(self) -> tuple[str, list[object]]:
+        """As a condition in SQL and its parameters."""
+        conditions = ["1"]
+        values: list[object] = []
+
+        def add(condition: str, *parameters: object) -> None:
+            conditions.append(condition)
+            values.extend(parameters)
+
+        if self.tenant is not None:
+            add("tenant.name = ?", self.tenant)
+        if self.unassigned:
+            add("call.tenant_id IS NULL")
+        if self.status is not None:
+            add("(call.status = ? OR call.disposition = ?)", self.status, self.status)
+        if self.direction is not None:
+            add("call.direction = ?", self.direction)
+        if self.number is not None:
+            ending = f"%{_literally(self.number)}"
+            columns = ("caller_id", "callee_id", "answered_by")
+            add(f"({' OR '.join(f'call.{column} LIKE ? ESCAPE ?' for column in columns)})", *(ending, "\\") * 3)
+        if self.since is not None:
+            add("call.start_time >= ?", _stored(self.since))
+        if self.until is not None:
+            add("call.start_time < ?", _stored(self.until))
+        return " AND ".join(conditions), values
+
+
+class LocalCalls:
+    """What the local database holds. Raises StoreUnavailable for the world's faults."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    @classmethod
+    @contextmanager
+    def of(cls, settings: "Settings") -> Iterator[Self]:
+        """Open the database that the settings name, for reading."""
+        path = settings.database_file.absolute()
+        with _faults(path), closing(_connect(path)) as connection:
+            yield cls(path, connection)
+
+    def newest(self, wanted: Filter, *, limit: int) -> list[Row]:
+        """The calls that began last, the newest first."""
+        where, values = wanted.where()
+        order = "ORDER BY call.start_time DESC, call.id DESC LIMIT ?"
+        return self._rows(f"{_CALLS} WHERE {where} {order}", *values, limit)
+
+    def all(self, wanted: Filter, *, limit: int | None = None) -> Iterator[Row]:
+        """Every such call, the oldest first, read piece by piece."""
+        where, values = wanted.where()
+        query = f"{_CALLS} WHERE {where} AND (call.start_time, call.id) > (?, ?) {_OLDEST_FIRST}"
+        last: tuple[object, object] = ("", 0)
+        left = limit
+        while left is None or left > 0:
+            chunk = self._rows(query, *values, *last, _CHUNK if left is None else min(left, _CHUNK))
+            if not chunk:
+                return
+            yield from (_without_key(row) for row in chunk)
+            last = (_stored(chunk[-1]["start_time"]), chunk[-1]["id"])
+            left = None if left is None else left - len(chunk)
+
+    def find(self, sid: str) -> Row:
+        """The call of this id, or the only one whose id ends so, with its tasks, interactions and how its sync is."""
+        found = self._rows(f"{_CALLS} WHERE call.call_sid = ?", sid)
+        if not found:
+            found = self._rows(f"{_CALLS} WHERE call.call_sid LIKE ? ESCAPE '\\' LIMIT 6", f"%{_literally(sid)}")
+        if not found:
+            raise CommandFailed(f"no call here has an id that ends in {sid!r}; calls under way: edge-agent live")
+        if len(found) > 1:
+            some = ", ".join(row["call_sid"] for row in found[:5])
+            raise CommandFailed(f"several calls have an id that ends in {sid!r}: {some}{' …' if found[5:] else ''}")
+        row = found[0]
+        key = row["id"]
+        of_call = "FROM {} WHERE call_id = ? ORDER BY position"
+        row["tasks"] = self._rows(f"SELECT position, task_name, state_data, start_time {of_call.format('task')}", key)
+        row["interactions"] = self._rows(f"SELECT position, data {of_call.format('interaction')}", key)
+        row["sync"] = self._sync_of(row)
+        return _without_key(row)
+
+    def _sync_of(self, row: Row) -> Row:
+        refused = self._rows("SELECT code, reason, at FROM quarantine WHERE call_id = ?", row["id"])
+        waiting = self._rows("SELECT revision, enqueued_at FROM outbox WHERE call_id = ?", row["id"])
+        if refused:
+            return {"state": "refused", **refused[0]}
+        if waiting:
+            return {"state": "waiting", **waiting[0]}
+        return {"state": "unassigned" if row["tenant"] is None else "sent"}
+
+    def count_by_tenant(self) -> dict[str | None, int]:
+        """How many calls each tenant has here; None: no tenant's."""
+        counts = self._rows(f"SELECT tenant.name AS tenant, count(*) AS calls {_FROM} GROUP BY call.tenant_id")
+        return {row["tenant"]: row["calls"] for row in counts}
+
+    def count_since(self, since: datetime) -> dict[str, int]:
+        """How many calls began since, by status."""
+        query = "SELECT status, count(*) AS calls FROM call WHERE start_time >= ? GROUP BY status"
+        return {row["status"]: row["calls"] for row in self._rows(query, _stored(since))}
+
+    def count_unassigned(self) -> int:
+        """How many calls no tenant rule matched."""
+        return int(self._one("SELECT count(*) FROM call WHERE tenant_id IS NULL") or 0)
+
+    def counter(self, name: str) -> int:
+        """One of the numbers that triggers keep."""
+        return int(self._one("SELECT value FROM counter WHERE name = ?", name) or 0)
+
+    def backlog(self) -> Row:
+        """What waits to be sent."""
+        oldest = self._rows("SELECT enqueued_at AS oldest_at FROM outbox ORDER BY sequence LIMIT 1")
+        return {
+            "waiting": self.counter("outbox_records"),
+            "oldest_at": oldest[0]["oldest_at"] if oldest else None,
+            "quarantined": self.counter("quarantine_records"),
+        }
+
+    def refused(self) -> list[Row]:
+        """Calls that the centre refused, the latest first."""
+        return self._rows(
+            f"SELECT call.call_sid, tenant.name AS tenant, quarantine.revision, code, reason, at {_FROM} "
+            "JOIN quarantine ON quarantine.call_id = call.id ORDER BY at DESC, call.id"
+        )
+
+    def by_pbx(self) -> dict[str, Row]:
+        """For each PBX when the last call began, how many are live, and since when it is not heard."""
+        found: dict[str, Row] = {}
+        for name, query in _BY_PBX.items():
+            for row in self._rows(query):
+                found.setdefault(row["pbx"], {})[name] = row[name]
+        return found
+
+    def _rows(self, query: str, *values: object) -> list[Row]:
+        return [
+            {name: _value(name, value) for (name, *_), value in zip(cursor.description, row, strict=True)}
+            for cursor in (self._connection.execute(query, values),)
+            for row in cursor.fetchall()
+        ]
+
+    def _one(self, query: str, *values: object) -> Any:  # Any: whatever the one column holds
+        row = self._connection.execute(query, values).fetchone()
+        return row[0] if row else None
+
+
+_FROM: Final = "FROM call LEFT JOIN tenant ON tenant.id = call.tenant_id"
+_CALLS: Final = f"SELECT call.*, tenant.name AS tenant {_FROM}"
+_OLDEST_FIRST: Final = "ORDER BY call.start_time, call.id LIMIT ?"
+_BY_PBX: Final = {
+    "last_call_at": "SELECT pbx, max(start_time) AS last_call_at FROM call GROUP BY pbx",
+    "live_calls": "SELECT pbx, count(*) AS live_calls FROM live_call GROUP BY pbx",
+    "from_at": "SELECT pbx, from_at FROM gap WHERE to_at IS NULL",
+}
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    from agent.store import schema
+
+    if not path.exists():
+        raise StoreUnavailable(f"{path} does not exist; start the agent once, or check state_directory")
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+    try:
+        found = schema.revision_of(connection)
+        schema.check_known(found, connection, path)
+        if found != schema.HEAD:
+            raise StoreUnavailable(f"{path} was written by an older version; start the agent once to upgrade it")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def _faults(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as exc:
+        from agent.store.faults import faults_of
+
+        with faults_of(path):
+            raise exc
+
+
+def _without_key(row: Row) -> Row:
+    """The call as the world knows it: the tenant by name, no local keys."""
+    return {name: value for name, value in row.items() if name not in {"id", "tenant_id"}}
+
+
+def _value(name: str, value: Any) -> Any:  # Any: what SQLite holds, and what it means
+    read = _READ.get(name)
+    return value if read is None or value is None else read(value)
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+_READ: Final[dict[str, Callable[[Any], Any]]] = {
+    **dict.fromkeys(JSONS, json.loads),
+    **dict.fromkeys(MOMENTS, _moment),
+    **dict.fromkeys(TRUTHS, bool),
+}
+
+
+def _stored(value: datetime) -> str:
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+def _literally(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+async def reassign_without_agent(settings: "Settings") -> Row:
+    """Apply the tenant rules to unassigned calls, holding the database meanwhile."""
+    from agent.calls.rules import CallRules
+    from agent.calls.tenancy import assign, facts_of
+    from agent.daemon import rules_of
+    from agent.store.engine import open_store
+    from agent.store.repository import Repository
+    from agent.store.writer import Writer
+    from sync.models import Call
+
+    rules = {pbx.name: rules_of(pbx) for pbx in settings.pbx}
+
+    def tenant_of(call: Call) -> str | None:
+        return assign(settings.tenancy, facts_of(call, rules.get(call.pbx, CallRules()))).tenant
+
+    _database_of(settings)
+    async with open_store(settings.database_file) as store:
+        result = await Repository(store, await Writer.over(store.connection)).reassign(tenant_of)
+    told: Row = result.as_dict()
+    return told
+
+
+async def retry_without_agent(settings: "Settings", sid: str | None) -> int:
+    """Have refused calls wait again, holding the database meanwhile."""
+    from agent.store.engine import open_store
+    from agent.store.outbox import SqliteOutbox
+    from agent.store.writer import Writer
+
+    _database_of(settings)
+    async with open_store(settings.database_file) as store:
+        outbox = SqliteOutbox(store, await Writer.over(store.connection), site=settings.site)
+        requeued: int = await outbox.retry(sid)
+    return requeued
+
+
+def _database_of(settings: "Settings") -> None:
+    """A command must not make an empty database where there is none (and root must not make it its own)."""
+    if not settings.database_file.exists():
+        raise StoreUnavailable(
+            f"{settings.database_file} does not exist; start the agent once, or check state_directory"
+        )

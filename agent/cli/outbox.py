@@ -1,0 +1,128 @@
+"""`edge-agent outbox` and `edge-agent sync …`: what waits for the centre, and sending it."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+import typer
+
+from agent.cli.client import RunningAgent
+from agent.cli.faults import CommandFailed, ExitCode, NotRunning
+from agent.cli.output import AsJson, counted, length, moment, say, say_json, table
+from agent.cli.settings import DEFAULT_FILE, ConfigFile, load_to_look
+
+outbox_app = typer.Typer(help="What waits for the centre, and what it refused.", rich_markup_mode=None)
+sync_app = typer.Typer(help="Send calls to the centre.", no_args_is_help=True, rich_markup_mode=None)
+
+_LOOK_SECONDS: Final = 0.1
+_SHOWN: Final = 20
+
+
+@outbox_app.callback(invoke_without_command=True)
+def show_outbox(ctx: typer.Context, *, file: ConfigFile = DEFAULT_FILE, as_json: AsJson = False) -> None:
+    """Show what waits for the centre, and the calls it refused with its reasons."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from agent.cli.local import LocalCalls
+
+    with LocalCalls.of(load_to_look(file)) as calls:
+        backlog, refused = calls.backlog(), calls.refused()
+    if as_json:
+        say_json({**backlog, "quarantine": refused})
+        return
+    if backlog["waiting"]:
+        waits = (datetime.now(UTC) - backlog["oldest_at"]).total_seconds()
+        since = f"{moment(backlog['oldest_at'])} ({length(waits)})"
+        say(f"{counted(backlog['waiting'], 'call')} waiting for the centre, the oldest since {since}.")
+    else:
+        say("Nothing waits for the centre.")
+    if not refused:
+        say("No call was refused by the centre.")
+        return
+    say(f"{counted(len(refused), 'call')} refused by the centre; edge-agent outbox retry sends them again:")
+    rows = [(moment(row["at"]), row["tenant"] or "-", row["call_sid"], row["code"], row["reason"]) for row in refused]
+    for line in table(("REFUSED", "TENANT", "CALL", "CODE", "REASON"), rows[:_SHOWN]):
+        say(line)
+    if len(rows) > _SHOWN:
+        say(f"… and {len(rows) - _SHOWN} more; see --json")
+
+
+@outbox_app.command("retry")
+def retry(
+    sid: Annotated[str | None, typer.Argument(metavar="[CALL]", help="One call; all if not given.")] = None,
+    *,
+    file: ConfigFile = DEFAULT_FILE,
+    as_json: AsJson = False,
+) -> None:
+    """Send refused calls again, one or all, for example after the centre was mended."""
+    settings = load_to_look(file)
+    if sid is not None:
+        sid = _refused_sid(settings, sid)
+    try:
+        query = {} if sid is None else {"call_sid": sid}
+        result = RunningAgent(settings.socket_file, timeout=60).post("/v1/quarantine/retry", **query)
+    except NotRunning:
+        from agent.cli.local import retry_without_agent
+
+        result = {"requeued": asyncio.run(retry_without_agent(settings, sid))}
+    if as_json:
+        say_json(result)
+    else:
+        say(f"{counted(result['requeued'], 'call')} will be sent again.")
+
+
+def _refused_sid(settings: Any, sid: str) -> str:  # Any: Settings, whose module commands import late
+    from agent.cli.local import LocalCalls
+
+    with LocalCalls.of(settings) as calls:
+        fitting = [row["call_sid"] for row in calls.refused() if row["call_sid"].endswith(sid)]
+    fitting = [sid] if sid in fitting else fitting
+    if len(fitting) != 1:
+        what = "several refused calls have ids that end" if fitting else "no refused call has an id that ends"
+        raise CommandFailed(f"{what} in {sid!r}; see edge-agent outbox")
+    return str(fitting[0])
+
+
+@sync_app.command("now")
+def sync_now(
+    *,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for what comes of it.")] = 5.0,
+    file: ConfigFile = DEFAULT_FILE,
+    as_json: AsJson = False,
+) -> None:
+    """Have the running agent send at once, also out of a pause, and tell what came of it."""
+    agent = RunningAgent(load_to_look(file).socket_file)
+    before = agent.get("/v1/status")
+    agent.post("/v1/sync")
+    after, outcome = _followed(agent, before, wait)
+    waiting, quarantined = after["backlog"]["waiting"], after["backlog"]["quarantined"]
+    sent = after["central"]["sent"] - before["central"]["sent"]
+    if as_json:
+        error = after["central"]["last_error"] if outcome == "failed" else None
+        say_json({"outcome": outcome, "sent": sent, "waiting": waiting, "quarantined": quarantined, "error": error})
+    elif outcome == "done":
+        say(f"Done: {counted(sent, 'call')} sent, nothing waits.")
+    elif outcome == "failed":
+        say(f"Not sent, {counted(waiting, 'call')} waiting: {after['central']['last_error']}")
+    else:
+        say(f"Under way: {counted(sent, 'call')} sent so far, {waiting} waiting; see edge-agent status --watch")
+    if outcome == "failed":
+        raise typer.Exit(ExitCode.ERROR)
+
+
+def _followed(agent: RunningAgent, before: dict[str, Any], wait: float) -> tuple[dict[str, Any], str]:
+    """The status when it is decided what came of it, or when the time is over."""
+    deadline = time.monotonic() + wait
+    while True:
+        after = agent.get("/v1/status")
+        central = after["central"]
+        if not after["backlog"]["waiting"] and central["state"] not in {"sending"}:
+            return after, "done"
+        has_failed = central["state"] in {"waiting", "paused"} and central["last_error"]
+        tried_again = central["next_try_at"] != before["central"]["next_try_at"]
+        if has_failed and tried_again:
+            return after, "failed"
+        if time.monotonic() >= deadline:
+            return after, "failed" if has_failed else "under way"
+        time.sleep(_LOOK_SECONDS)

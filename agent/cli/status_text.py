@@ -1,0 +1,153 @@
+"""A status as a person reads it: the verdict first, then what it rests on, in at most fifteen lines."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from agent.cli.output import Colour, ago, counted, length, painted, printable, size
+
+if TYPE_CHECKING:
+    from agent.health import AgentStatus, PbxHealth
+
+MAX_LINES: Final = 15
+_FIXED_LINES: Final = 10  # the verdict and the nine lines below the PBXes
+_COLOURS: Final = {"ok": Colour.GOOD, "degraded": Colour.CAREFUL, "stopped": Colour.BAD}
+_CLOCK_SECONDS: Final = 1.0  # below it, two clocks agree as far as calls are concerned
+
+
+def status_lines(status: "AgentStatus", *, now: datetime) -> list[str]:
+    """The lines, the gravest problem in the first."""
+    lines = [painted(printable(_verdict(status)), _COLOURS[status.verdict])]
+    # Whatever of the fifteen lines the PBXes leave is for the problems beyond the first.
+    pbx_lines = _pbx_lines(status, now=now, room=max(1, MAX_LINES - _FIXED_LINES - min(2, len(status.problems) - 1)))
+    lines += _problem_lines(status.problems[1:], room=MAX_LINES - _FIXED_LINES - len(pbx_lines))
+    facts = [
+        *pbx_lines,
+        ("live calls", _live(status)),
+        ("today", _today(status)),
+        ("backlog", _backlog(status, now=now)),
+        ("quarantine", _quarantine(status)),
+        ("centre", _centre(status, now=now)),
+        ("disk", _disk(status)),
+        ("database", _database(status, now=now)),
+        ("clock", _clocks(status)),
+        ("agent", _agent(status, now=now)),
+    ]
+    return [*lines, *(f"{printable(name):<12}{printable(text)}" for name, text in facts)]
+
+
+def _verdict(status: "AgentStatus") -> str:
+    if status.problems:
+        return f"{status.verdict.upper()}: {status.problems[0]}"
+    live, waiting = counted(status.calls.live, "live call"), status.backlog.waiting
+    return (
+        f"OK: {status.site} captures; {live}, {counted(waiting, 'call') if waiting else 'nothing'} waiting to be sent"
+    )
+
+
+def _problem_lines(problems: tuple[str, ...], *, room: int) -> list[str]:
+    shown = problems if len(problems) <= room else problems[: max(0, room - 1)]
+    lines = [painted(f"  also: {printable(problem)}", Colour.CAREFUL) for problem in shown]
+    if len(shown) < len(problems) and room > 0:
+        lines.append(painted(f"  also: {len(problems) - len(shown)} more; see --json", Colour.CAREFUL))
+    return lines
+
+
+def _pbx_lines(status: "AgentStatus", *, now: datetime, room: int) -> list[tuple[str, str]]:
+    everyone = sorted(status.pbx, key=lambda pbx: pbx.state == "connected")  # what is not well comes first
+    shown = everyone if len(everyone) <= room else everyone[: room - 1]
+    lines = [(f"PBX {pbx.name}", _pbx(pbx, now=now)) for pbx in shown]
+    if len(shown) < len(everyone):
+        rest = everyone[len(shown) :]
+        well = sum(pbx.state == "connected" for pbx in rest)
+        lines.append(("PBX …", f"{len(rest)} more, {well} of them connected; see --json"))
+    return lines or [("PBX", "none is configured")]
+
+
+def _pbx(pbx: "PbxHealth", *, now: datetime) -> str:
+    state = str(pbx.state or "not heard")
+    parts = [f"{state}{f' for {length((now - pbx.since).total_seconds())}' if pbx.since else ''}, {pbx.address}"]
+    if pbx.version:
+        parts.append(pbx.version)
+    if pbx.state is not None:
+        parts.append(f"last event {ago(pbx.last_heard_at, now=now)}")
+    parts.append(f"last call {ago(pbx.last_call_at, now=now)}")
+    if pbx.open_gap_since is not None:
+        parts.append(f"gap open since {ago(pbx.open_gap_since, now=now)}")
+    return ", ".join(parts)
+
+
+def _live(status: "AgentStatus") -> str:
+    store = status.live_store
+    if store is None:
+        return str(status.calls.live)
+    return f"{status.calls.live}, contexts in {store.home}{'' if store.reachable else ' (away)'}"
+
+
+def _today(status: "AgentStatus") -> str:
+    by_status = ", ".join(f"{count} {word.replace('_', ' ')}" for word, count in sorted(status.calls.today.items()))
+    total = sum(status.calls.today.values())
+    unassigned = f"; {status.calls.unassigned} unassigned" if status.calls.unassigned else ""
+    return f"{counted(total, 'call')}{f': {by_status}' if by_status else ''}{unassigned}"
+
+
+def _backlog(status: "AgentStatus", *, now: datetime) -> str:
+    acknowledged = f"last acknowledged {ago(status.central.last_success_at, now=now)}"
+    if not status.backlog.waiting:
+        return f"nothing waits, {acknowledged}" if status.pid else "nothing waits"
+    oldest = status.backlog.oldest_at
+    since = f", the oldest since {length((now - oldest).total_seconds())}" if oldest else ""
+    waiting = f"{counted(status.backlog.waiting, 'call')} waiting{since}"
+    return f"{waiting}, {acknowledged}" if status.pid else waiting
+
+
+def _quarantine(status: "AgentStatus") -> str:
+    count = status.backlog.quarantined
+    return f"{counted(count, 'call')} refused by the centre: edge-agent outbox" if count else "empty"
+
+
+def _centre(status: "AgentStatus", *, now: datetime) -> str:
+    central = status.central
+    if central.address is None:
+        return "none is configured, calls stay here"
+    parts = [central.address] if status.pid is None else [f"{central.state}, {central.address}"]
+    if central.next_try_at is not None and central.state in {"waiting", "paused"}:
+        parts.append(f"next try in {length((central.next_try_at - now).total_seconds())}")
+    if central.last_error and central.state != "idle":
+        parts.append(central.last_error)
+    return ", ".join(parts)
+
+
+def _disk(status: "AgentStatus") -> str:
+    disk = status.database
+    if not disk.disk_total:
+        return "unknown"
+    return f"{size(disk.disk_free)} of {size(disk.disk_total)} free"
+
+
+def _database(status: "AgentStatus", *, now: datetime) -> str:
+    database = status.database
+    if not database.size:
+        return f"{database.file}: none yet" if not database.error else f"{database.file}: {database.error}"
+    sizes = f"{size(database.size)} (WAL {size(database.wal_size)}, journal {size(database.journal_size)})"
+    commit = f", last commit {ago(database.last_commit_at, now=now)}" if database.last_commit_at else ""
+    return f"{database.file}, {sizes}{commit}{f', {database.error}' if database.error else ''}"
+
+
+def _clocks(status: "AgentStatus") -> str:
+    known = {pbx.name: pbx.clock_offset_seconds for pbx in status.pbx if pbx.clock_offset_seconds is not None}
+    off = [f"PBX {name} {'ahead' if offset > 0 else 'behind'} by {abs(offset):.1f} s"
+           for name, offset in known.items() if abs(offset) >= _CLOCK_SECONDS]  # fmt: skip
+    return ", ".join(off) or ("agrees with the PBX" if known else "not compared yet")
+
+
+def _agent(status: "AgentStatus", *, now: datetime) -> str:
+    parts = [status.version]
+    if status.pid is None:
+        parts.append("not running")
+    else:
+        parts.append(f"pid {status.pid}")
+    if status.started_at is not None:
+        parts.append(f"up {length((now - status.started_at).total_seconds())}")
+    if status.resident_bytes is not None:
+        parts.append(size(status.resident_bytes))
+    return ", ".join([*parts, f"settings {status.settings_hash}"])

@@ -1,0 +1,102 @@
+"""How things stand while no agent runs, as far as the database and the disk tell."""
+
+import os
+import shutil
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.cli.local import LocalCalls
+from agent.cli.version import DISTRIBUTION
+from agent.errors import StoreUnavailable
+from agent.health import (
+    AgentStatus,
+    BacklogHealth,
+    CallsHealth,
+    CentralHealth,
+    DatabaseHealth,
+    PbxHealth,
+    Verdict,
+    problems_of,
+)
+from config.describe import fingerprint
+
+if TYPE_CHECKING:
+    from config.settings import CentralSettings, Settings
+
+
+def status_without_agent(settings: "Settings") -> AgentStatus:
+    """The status of a stopped agent; never fails, since a database that cannot be read is part of the answer."""
+    pbx = tuple(PbxHealth(name=each.name, address=f"{each.host}:{each.port}", state=None) for each in settings.pbx)
+    status = AgentStatus(
+        verdict=Verdict.STOPPED,
+        site=settings.site,
+        version=version(DISTRIBUTION),
+        settings_hash=fingerprint(settings),
+        pbx=pbx,
+        central=CentralHealth(address=_address(settings.central), state="off"),
+        database=_database(settings.database_file),
+    )
+    try:
+        with LocalCalls.of(settings) as calls:
+            status = _with_calls(status, calls)
+    except StoreUnavailable as exc:
+        if settings.database_file.exists():
+            database = status.database.model_copy(update={"error": str(exc)})
+            status = status.model_copy(update={"database": database})
+    return status.model_copy(update={"problems": ("no agent is running: calls are not captured", *problems_of(status))})
+
+
+def _with_calls(status: AgentStatus, calls: LocalCalls) -> AgentStatus:
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    known = calls.by_pbx()
+    return status.model_copy(
+        update={
+            "pbx": tuple(
+                pbx.model_copy(
+                    update={
+                        "last_call_at": known.get(pbx.name, {}).get("last_call_at"),
+                        "open_gap_since": known.get(pbx.name, {}).get("from_at"),
+                    }
+                )
+                for pbx in status.pbx
+            ),
+            "calls": CallsHealth(today=calls.count_since(today), unassigned=calls.count_unassigned()),
+            "backlog": BacklogHealth(**calls.backlog()),
+            "database": status.database.model_copy(update={"journal_size": calls.counter("journal_bytes")}),
+        }
+    )
+
+
+def _database(file: Path) -> DatabaseHealth:
+    """Sizes, of what is there; the disk's are those of the nearest directory that exists."""
+    place = next((parent for parent in file.parents if os.path.isdir(parent)), Path("/"))
+    free = total = 0
+    with suppress(OSError):
+        usage = shutil.disk_usage(place)
+        free, total = usage.free, usage.total
+    return DatabaseHealth(
+        file=str(file),
+        size=_size(file),
+        wal_size=_size(file.with_name(f"{file.name}-wal")),
+        disk_free=free,
+        disk_total=total,
+    )
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
+
+
+def _address(central: "CentralSettings | None") -> str | None:
+    from urllib.parse import urlsplit
+
+    if central is None:
+        return None
+    parts = urlsplit(central.url)
+    return f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
