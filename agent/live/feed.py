@@ -34,7 +34,7 @@ class LiveStatus:
 class FeedTimes:
     """How patient the feed is, in seconds."""
 
-    pause: float = 0.05  # between two rounds: what changes meanwhile is written once
+    pause: float = 0.1  # between two rounds: what changes of a call meanwhile is written once
     check: float = 5.0  # how often an idle store is asked whether it still remembers
     first_retry: float = 0.2
     longest_retry: float = 30.0

@@ -25,10 +25,14 @@ from config.settings import LiveSettings
 MAX_CONNECTIONS: Final = 8
 
 
+def is_in_process(settings: LiveSettings) -> bool:
+    """Whether this process alone can reach the home."""
+    return urlsplit(settings.url).scheme == "memory"
+
+
 def open_home(settings: LiveSettings) -> Redis:
     """A client for the home that the URL names; it connects when it is first used."""
-    scheme = urlsplit(settings.url).scheme
-    if scheme == "memory":
+    if is_in_process(settings):
         from fakeredis import FakeAsyncRedis, FakeServer
 
         return FakeAsyncRedis(server=FakeServer(), socket_timeout=None)
@@ -46,7 +50,11 @@ def open_home(settings: LiveSettings) -> Redis:
         protocol=2,
         **({"username": settings.username} if settings.username else {}),
         **({"password": settings.password.get_secret_value()} if settings.password else {}),
-        **({"ssl_ca_certs": str(settings.tls_ca_file)} if scheme == "rediss" and settings.tls_ca_file else {}),
+        **(
+            {"ssl_ca_certs": str(settings.tls_ca_file)}
+            if settings.url.startswith("rediss:") and settings.tls_ca_file
+            else {}
+        ),
     )
     return Redis.from_pool(pool)
 

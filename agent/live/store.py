@@ -12,7 +12,8 @@ from redis.exceptions import RedisError, ResponseError, WatchError
 from agent.calls.context import CallContext, CallState
 from agent.errors import ContextStoreAway
 from agent.live.codec import announcement, from_json, merged, to_json
-from agent.live.home import MAX_CONNECTIONS, open_home, trouble
+from agent.live.exchange import Alone, Exchange, Watched
+from agent.live.home import MAX_CONNECTIONS, is_in_process, open_home, trouble
 from agent.live.keys import aside_key, call_key, changes_channel, live_key, presence_key, segment, site_key
 from config.settings import LiveSettings
 
@@ -39,17 +40,24 @@ class ContextStore:
     `list_live` and `update`. A write of one never undoes a write of the other.
     """
 
-    def __init__(self, client: "Redis", *, home: str, timeout_seconds: float) -> None:
+    def __init__(self, client: "Redis", *, home: str, timeout_seconds: float, is_alone: bool = False) -> None:
+        """`is_alone`: nobody reaches this home but through this very store."""
         self.home: Final = home
         self._client = client
         self._timeout_seconds = timeout_seconds
-        # More at once would only get into each other's way.
-        self._turns = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._is_alone = is_alone
+        # Alone, taking turns is what keeps writes apart. Else more at once would only get into each other's way.
+        self._turns = asyncio.Semaphore(1 if is_alone else MAX_CONNECTIONS)
 
     @classmethod
     def open(cls, settings: LiveSettings) -> Self:
         """The store that the settings name; whether it can be reached shows with the first use."""
-        return cls(open_home(settings), home=settings.url, timeout_seconds=settings.timeout_seconds)
+        return cls(
+            open_home(settings),
+            home=settings.url,
+            timeout_seconds=settings.timeout_seconds,
+            is_alone=is_in_process(settings),
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -71,7 +79,7 @@ class ContextStore:
         What services wrote stays. If the call's tenant has changed, the context moves to the new one's key and
         the old key is gone. A context that had ended is alive again.
         """
-        return await self._transact(lambda pipe: self._place(pipe, facts, grace_seconds=None))
+        return await self._transact(lambda exchange: self._place(exchange, facts, grace_seconds=None))
 
     async def end(self, facts: CallContext, grace_seconds: int) -> CallContext:
         """Mark the call as ended and return its last context with all that services wrote.
@@ -79,7 +87,7 @@ class ContextStore:
         It is no longer listed as live, can be read and updated for the grace time, and then vanishes.
         """
         ended = facts.model_copy(update={"state": CallState.ENDED})
-        return await self._transact(lambda pipe: self._place(pipe, ended, grace_seconds=grace_seconds))
+        return await self._transact(lambda exchange: self._place(exchange, ended, grace_seconds=grace_seconds))
 
     async def update(
         self, tenant: str | None, call_sid: str, change: Callable[[CallContext], CallContext]
@@ -88,7 +96,7 @@ class ContextStore:
 
         `change` may be asked several times, when others write in between. Whose call it is cannot be changed.
         """
-        return await self._transact(lambda pipe: self._change(pipe, segment(tenant), call_sid, change))
+        return await self._transact(lambda exchange: self._change(exchange, segment(tenant), call_sid, change))
 
     async def get(self, tenant: str | None, call_sid: str) -> CallContext | None:
         """The context of a live or just ended call."""
@@ -121,8 +129,8 @@ class ContextStore:
             if sid in known or any(sid.startswith(f"{site}:{pbx}:") for pbx in undecided):
                 continue
             context = await self._transact(
-                lambda pipe, sid=sid, owner=owner: self._clear(  # type: ignore[misc]  # bound for each round
-                    pipe, site, owner, sid, grace_seconds
+                lambda exchange, sid=sid, owner=owner: self._clear(  # type: ignore[misc]  # bound for each round
+                    exchange, site, owner, sid, grace_seconds
                 )
             )
             if context is not None:
@@ -139,100 +147,97 @@ class ContextStore:
         async with self._reaching():
             return bool(await self._client.exists(presence_key(site)))
 
-    # Each of these is one attempt, on a pipeline that watches what it reads.
+    # Each of these is one attempt.
 
-    async def _place(self, pipe: "Pipeline", facts: CallContext, *, grace_seconds: int | None) -> CallContext:
+    async def _place(self, exchange: Exchange, facts: CallContext, *, grace_seconds: int | None) -> CallContext:
         sid, owner = facts.call_sid, segment(facts.tenant_id)
         key, former = call_key(owner, sid), None
-        await pipe.watch(key)
-        stored = await self._read(pipe, key, sid)
+        stored = await self._read(exchange, key, sid)
         if stored is None:
-            former = await self._former_owner(pipe, facts.site, sid, owner)
+            former = await self._former_owner(exchange, facts.site, sid, owner)
             if former is not None:
-                await pipe.watch(call_key(former, sid))
-                stored = await self._read(pipe, call_key(former, sid), sid)
+                stored = await self._read(exchange, call_key(former, sid), sid)
         context = merged(stored, facts)
-        _begin(pipe)
+        writes = exchange.begin()
         if former is not None:
-            pipe.delete(call_key(former, sid))
-            pipe.srem(live_key(former), sid)
-            pipe.publish(changes_channel(former), announcement(context, MOVED))
+            writes.delete(call_key(former, sid))
+            writes.srem(live_key(former), sid)
+            writes.publish(changes_channel(former), announcement(context, MOVED))
         if grace_seconds is not None:
-            _bury(pipe, context, owner, grace_seconds)
+            _bury(writes, context, owner, grace_seconds)
         else:
-            pipe.set(key, to_json(context))
+            writes.set(key, to_json(context))
             if stored is None or former is not None or stored.state is CallState.ENDED:
-                pipe.sadd(live_key(owner), sid)
-                pipe.hset(site_key(facts.site), sid, owner)
-        pipe.publish(changes_channel(owner), announcement(context, context.state))
-        await pipe.execute()
+                writes.sadd(live_key(owner), sid)
+                writes.hset(site_key(facts.site), sid, owner)
+        writes.publish(changes_channel(owner), announcement(context, context.state))
+        await writes.execute()
         return context
 
-    async def _former_owner(self, pipe: "Pipeline", site: str, sid: str, owner: str) -> str | None:
+    async def _former_owner(self, exchange: Exchange, site: str, sid: str, owner: str) -> str | None:
         """Who had the call until now, if it was somebody else."""
-        entry = await pipe.hget(site_key(site), sid)
+        entry = await exchange.hget(site_key(site), sid)
         former = _text(entry) if entry is not None else owner
         return former if former != owner else None
 
     async def _change(
-        self, pipe: "Pipeline", owner: str, sid: str, change: Callable[[CallContext], CallContext]
+        self, exchange: Exchange, owner: str, sid: str, change: Callable[[CallContext], CallContext]
     ) -> CallContext | None:
         key = call_key(owner, sid)
-        await pipe.watch(key)
-        stored = await self._read(pipe, key, sid)
+        stored = await self._read(exchange, key, sid)
         if stored is None:
             return None
         fixed = {"call_sid": sid, "tenant_id": stored.tenant_id, "revision": stored.revision + 1}
         content = to_json(change(stored).model_copy(update=fixed))
         # Nothing is stored that could not be read again; `change` may have put anything anywhere.
         context = CallContext.model_validate_json(content)
-        _begin(pipe)
-        pipe.set(key, content, keepttl=True)
-        pipe.publish(changes_channel(owner), announcement(context, context.state))
-        await pipe.execute()
+        writes = exchange.begin()
+        writes.set(key, content, keepttl=True)
+        writes.publish(changes_channel(owner), announcement(context, context.state))
+        await writes.execute()
         return context
 
-    async def _look(self, pipe: "Pipeline", owner: str, sid: str) -> CallContext | None:
+    async def _look(self, exchange: Exchange, owner: str, sid: str) -> CallContext | None:
         key = call_key(owner, sid)
-        await pipe.watch(key)
-        return await self._read(pipe, key, sid)
+        return await self._read(exchange, key, sid)
 
-    async def _clear(self, pipe: "Pipeline", site: str, owner: str, sid: str, grace_seconds: int) -> CallContext | None:
+    async def _clear(
+        self, exchange: Exchange, site: str, owner: str, sid: str, grace_seconds: int
+    ) -> CallContext | None:
         key = call_key(owner, sid)
-        await pipe.watch(key)
-        stored = await self._read(pipe, key, sid)
-        _begin(pipe)
+        stored = await self._read(exchange, key, sid)
+        writes = exchange.begin()
         if stored is None:
-            pipe.srem(live_key(owner), sid)
-            pipe.hdel(site_key(site), sid)
-            await pipe.execute()
+            writes.srem(live_key(owner), sid)
+            writes.hdel(site_key(site), sid)
+            await writes.execute()
             return None
         context = stored.model_copy(update={"state": CallState.ENDED, "revision": stored.revision + 1})
-        _bury(pipe, context, owner, grace_seconds)
-        pipe.publish(changes_channel(owner), announcement(context, context.state))
-        await pipe.execute()
+        _bury(writes, context, owner, grace_seconds)
+        writes.publish(changes_channel(owner), announcement(context, context.state))
+        await writes.execute()
         return context
 
-    async def _read(self, pipe: "Pipeline", key: str, sid: str) -> CallContext | None:
+    async def _read(self, exchange: Exchange, key: str, sid: str) -> CallContext | None:
         """The context under a watched key. What is none is set aside, and the attempt starts anew."""
         try:
-            content = await pipe.get(key)
+            content = await exchange.get(key)
         except ResponseError as exc:
             if not _is_wrong_type(exc):
                 raise
-            await self._set_aside(pipe, key, sid)
+            await self._set_aside(exchange, key, sid)
         if content is None:
             return None
         context = from_json(content, sid)
         if context is None:
-            await self._set_aside(pipe, key, sid)
+            await self._set_aside(exchange, key, sid)
         return context
 
-    async def _set_aside(self, pipe: "Pipeline", key: str, sid: str) -> NoReturn:
-        _begin(pipe)
-        pipe.rename(key, aside_key(key))
-        pipe.expire(aside_key(key), ASIDE_SECONDS)
-        await pipe.execute()
+    async def _set_aside(self, exchange: Exchange, key: str, sid: str) -> NoReturn:
+        writes = exchange.begin()
+        writes.rename(key, aside_key(key))
+        writes.expire(aside_key(key), ASIDE_SECONDS)
+        await writes.execute()
         logger.warning(
             "what stood in the live store for a call was no context and is set aside",
             extra={"call_sid": sid, "key": aside_key(key)},
@@ -250,20 +255,22 @@ class ContextStore:
                 context = from_json(content, sid) if content is not None else None
                 if context is None:
                     # Vanished, or no context: the careful way finds out which.
-                    context = await self._transact(lambda pipe, o=owner, s=sid: self._look(pipe, o, s))  # type: ignore[misc]
+                    context = await self._transact(lambda exchange, o=owner, s=sid: self._look(exchange, o, s))  # type: ignore[misc]
                 if context is not None:
                     contexts.append(context)
         return sorted(contexts, key=lambda context: (context.call_start_time, context.call_sid))
 
-    async def _transact(self, attempt: "Callable[[Pipeline], Awaitable[T]]") -> T:
+    async def _transact(self, attempt: Callable[[Exchange], Awaitable[T]]) -> T:
         """`attempt` again and again until nobody wrote in between."""
         async with self._reaching():
             while True:
-                async with self._client.pipeline(transaction=True) as pipe:
-                    try:
-                        return await attempt(pipe)
-                    except WatchError:
-                        continue
+                try:
+                    if self._is_alone:
+                        return await attempt(Alone(self._client))
+                    async with self._client.pipeline(transaction=True) as pipe:
+                        return await attempt(Watched(pipe))
+                except WatchError:
+                    continue
 
     @asynccontextmanager
     async def _reaching(self) -> AsyncIterator[None]:
@@ -274,23 +281,18 @@ class ContextStore:
             raise ContextStoreAway(f"the live store {self.home} {trouble(exc)}") from exc
 
 
-def _bury(pipe: "Pipeline", context: CallContext, owner: str, grace_seconds: int) -> None:
+def _bury(writes: "Pipeline", context: CallContext, owner: str, grace_seconds: int) -> None:
     key = call_key(owner, context.call_sid)
     if grace_seconds > 0:
-        pipe.set(key, to_json(context), ex=grace_seconds)
+        writes.set(key, to_json(context), ex=grace_seconds)
     else:
-        pipe.delete(key)
-    pipe.srem(live_key(owner), context.call_sid)
-    pipe.hdel(site_key(context.site), context.call_sid)
-
-
-def _begin(pipe: "Pipeline") -> None:
-    """From here on commands wait for `execute`, which fails if a watched key has changed."""
-    pipe.multi()  # type: ignore[no-untyped-call]  # the library's own
+        writes.delete(key)
+    writes.srem(live_key(owner), context.call_sid)
+    writes.hdel(site_key(context.site), context.call_sid)
 
 
 def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _is_wrong_type(exc: ResponseError) -> bool:
