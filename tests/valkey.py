@@ -66,7 +66,8 @@ class Valkey:
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"Valkey does not start:\n{(self.directory / 'log').read_text()}")
+                last_words = (self.directory / "log").read_text(errors="replace").strip().rpartition("\n")[2]
+                raise OSError(f"it does not start: {last_words}")
             time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
