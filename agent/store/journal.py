@@ -121,9 +121,15 @@ def _prune_step(before: str, max_bytes: int, connection: sqlite3.Connection) -> 
         doomed.append((segment_id,))
         held -= size
     connection.executemany("DELETE FROM journal_segment WHERE id = ?", doomed)
-    if connection.execute("PRAGMA freelist_count").fetchone()[0] > _FREE_PAGES:
-        connection.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+    _give_back_pages(connection)
     return len(doomed)
+
+
+def _give_back_pages(connection: sqlite3.Connection) -> None:
+    too_many = connection.execute("PRAGMA freelist_count").fetchone()[0] - _FREE_PAGES
+    for _ in range(min(too_many, _VACUUM_PAGES)):
+        # SQLite frees one page per step and sqlite3 takes one step of a statement without columns, whatever N is.
+        connection.execute("PRAGMA incremental_vacuum(1)")
 
 
 def _oldest_prunable(connection: sqlite3.Connection) -> list[tuple[int, str, int]]:

@@ -1,0 +1,71 @@
+"""What is read often is found by an index, however much there is."""
+
+import pytest
+from sqlalchemy.dialects import sqlite
+from sqlmodel import col
+
+from agent.store import journal, outbox
+from agent.store.engine import Store
+from agent.store.repository import CallFilter, calls_query, unassigned_query
+from sync.models import Call
+from tests.integration.store.facts import START
+
+
+async def _plan(store: Store, query: str) -> str:
+    def explain(connection: object) -> str:
+        rows = connection.execute(f"EXPLAIN QUERY PLAN {query}", [1] * query.count("?")).fetchall()  # type: ignore[attr-defined]
+        return "; ".join(row[3] for row in rows)
+
+    return await store.reader.run(explain)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        outbox.OLDEST,
+        outbox.FRESHEST,
+        "SELECT enqueued_at FROM outbox ORDER BY sequence LIMIT 1",
+        outbox._TAKE_AWAY,
+        outbox._CLEAR,
+        journal.SEGMENTS,
+        journal.OLDEST_ANCHOR,
+        journal.PRUNABLE,
+        "SELECT last_at FROM journal_segment WHERE pbx = ? ORDER BY id DESC LIMIT 1",
+        "SELECT id FROM call WHERE call_sid IN (SELECT value FROM json_each(?))",
+        "DELETE FROM task WHERE call_id = ?",
+        "DELETE FROM outbox WHERE call_id = ?",
+        "SELECT coalesce(max(id), 0) + 1 FROM call",
+    ],
+)
+async def test_statements_of_every_commit_and_batch_use_indexes(store: Store, query: str) -> None:
+    plan = await _plan(store, query)
+
+    assert "USE TEMP B-TREE" not in plan
+    for table in ("call", "task", "interaction", "quarantine", "journal_segment", "live_call"):
+        assert f"SCAN {table}" not in plan.replace(f"SCAN {table} USING", "")
+    # The outbox itself is read from one of its ends.
+    assert "SCAN outbox USING" not in plan
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        (CallFilter(), "ix_call_start_time"),
+        (CallFilter(since=START), "ix_call_start_time"),
+        (CallFilter(tenant="acme"), "ix_call_tenant_id_start_time"),
+        (CallFilter(unassigned=True), "ix_call_tenant_id_start_time"),
+        (CallFilter(tenant="acme", since=START, until=START), "ix_call_tenant_id_start_time"),
+    ],
+)
+async def test_lists_come_in_order_from_an_index(store: Store, wanted: CallFilter, index: str) -> None:
+    query = calls_query(wanted).order_by(col(Call.start_time).desc(), col(Call.id).desc())
+    plan = await _plan(store, str(query.compile(dialect=sqlite.dialect())))
+
+    assert f"call USING INDEX {index}" in plan
+    assert "TEMP B-TREE" not in plan
+
+
+async def test_unassigned_calls_are_found_without_walking_all_calls(store: Store) -> None:
+    plan = await _plan(store, str(unassigned_query(0).compile(dialect=sqlite.dialect())))
+
+    assert plan.startswith("SEARCH call USING")
