@@ -19,7 +19,7 @@ from agent.live.codec import from_json, to_json
 from agent.live.feed import LiveFeed
 from agent.live.store import ContextStore
 from config.settings import LiveSettings
-from tests.valkey import running_server
+from tests.valkey_server import running_server
 
 _NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 _ROUNDS = 5

@@ -6,7 +6,7 @@ import pytest
 
 from agent.live.store import ContextStore
 from config.settings import LiveSettings
-from tests.valkey import Valkey, valkey, valkey_server
+from tests.valkey_server import Valkey, valkey, valkey_server
 
 __all__ = ["home", "store", "valkey", "valkey_server"]
 

@@ -11,7 +11,7 @@ from agent.errors import ContextStoreAway
 from agent.live.feed import FeedTimes, LiveFeed
 from agent.live.store import ContextStore
 from tests.unit.live.contexts import facts, with_task
-from tests.valkey import Valkey
+from tests.valkey_server import Valkey
 
 SITE = "istanbul-1"
 QUICK = FeedTimes(pause=0, check=0.02, first_retry=0.01, longest_retry=0.05)

