@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 # Without the "system" class there is no FullyBooted; then the channels are listed all the same.
 _BOOT_PATIENCE_SECONDS: Final = 5.0
+_WRONG_NAME: Final = frozenset({62, 64})  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH
 _RECEIVE_BUFFER_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -99,10 +100,14 @@ class AsteriskConnector:
             seconds = settings.connect_timeout_seconds
             raise PbxLost(f"no connection to {self.status.address} within {seconds:g} s") from None
         except ssl.SSLCertVerificationError as exc:
+            setting = "tls_server_name" if exc.verify_code in _WRONG_NAME else "tls_ca_file"
             raise PbxLost(
-                f"the certificate of {self.status.address} is not trusted ({exc.verify_message}); set tls_ca_file"
+                f"the certificate of {self.status.address} is not trusted ({exc.verify_message}); set {setting}"
             ) from exc
-        except (OSError, ssl.SSLError) as exc:
+        except ssl.SSLError as exc:
+            reason = (exc.reason or str(exc)).replace("_", " ").lower()
+            raise PbxLost(f"no TLS with {self.status.address} ({reason}); check port and tls") from exc
+        except OSError as exc:
             reason = os.strerror(exc.errno) if exc.errno and not isinstance(exc, socket.gaierror) else str(exc)
             raise PbxLost(f"no connection to {self.status.address}: {reason}") from exc
         return line
@@ -198,8 +203,8 @@ class _Line(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         self._fail(PbxLost("closed"))
-        with contextlib.suppress(PbxLost):
-            self.closed.result()  # so that nobody waits for an error that was seen
+        if not self.closed.cancelled():  # who waited for it was cancelled: the watch noticed first, or the agent stops
+            self.closed.exception()  # so that nobody waits for an error that was seen
 
     async def watch(self) -> None:
         """Log in within the deadline, list channels, then notice a line that is dead but open."""
@@ -233,6 +238,8 @@ class _Line(asyncio.Protocol):
             async with asyncio.timeout(self._settings.pong_timeout_seconds):
                 await self._heard.wait()
         except TimeoutError:
+            if self._resuming is not None:
+                return  # it is we who do not read: the store has no room
             raise PbxLost("the PBX no longer answers, though the connection is open") from None
 
     def _ponged(self, message: AmiMessage) -> None:

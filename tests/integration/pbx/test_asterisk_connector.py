@@ -1,0 +1,391 @@
+"""One Asterisk's line: how it comes up, what is heard on it, and what becomes of it."""
+
+import asyncio
+import logging
+import socket
+
+import pytest
+
+from agent.calls.events import ChannelOpened, LineLost, SnapshotTaken
+from agent.pbx.asterisk import connector as connecting
+from agent.pbx.asterisk.interpreter import LINE_LOST, SNAPSHOT_TAKEN
+from agent.pbx.feed import LineState
+from sync.backoff import Backoff
+from tests.integration.pbx.loopback import SECRET, Ear, Pbx, connected, settings, until
+
+NEWCHANNEL = b"Event: Newchannel\r\nChannel: PJSIP/101-00000001\r\nUniqueid: 1.1\r\nLinkedid: 1.1"
+HANGUP = b"Event: Hangup\r\nChannel: PJSIP/101-00000001\r\nUniqueid: 1.1\r\nLinkedid: 1.1\r\nCause: 16"
+
+
+@pytest.mark.parametrize("login", ["md5", "plain"])
+async def test_a_line_comes_up_lists_the_channels_and_hears_events(login: str) -> None:
+    ear = Ear()
+    async with Pbx() as pbx, connected(settings(pbx.port, login=login), ear) as connector:
+        line = await pbx.called()
+        await line.log_in()
+        await line.list_channels("1.7")
+        await until(lambda: SNAPSHOT_TAKEN in ear.frames)
+        line.send_raw(NEWCHANNEL + b"\r\n\r\n")
+
+        await until(lambda: NEWCHANNEL in ear.frames)
+
+        assert connector.status.state is LineState.CONNECTED
+        assert connector.status.reason is None
+        assert connector.status.version == "11.0.0"
+        assert connector.status.last_heard_at is not None
+        assert connector.status.warnings == {}
+        assert abs(connector.status.clock_offset_seconds or 9) < 5
+    found, snapshot, opened = ear.events[:3]
+    assert isinstance(found, ChannelOpened)
+    assert found.age_seconds == 9
+    assert isinstance(snapshot, SnapshotTaken)
+    assert snapshot.channels == {"1.7"}
+    assert isinstance(opened, ChannelOpened)
+
+
+async def test_events_cut_anywhere_are_heard_whole() -> None:
+    ear = Ear()
+    stream = NEWCHANNEL + b"\r\n\r\n\r\n" + HANGUP + b"\r\n\r\n"
+    async with Pbx() as pbx, connected(settings(pbx.port), ear):
+        line = await pbx.called()
+        await line.log_in()
+        await line.list_channels()
+        await until(lambda: SNAPSHOT_TAKEN in ear.frames)
+        heard = len(ear.frames)
+        for cut in range(0, len(stream), 7):
+            line.send_raw(stream[cut : cut + 7])
+            await asyncio.sleep(0)
+
+        await until(lambda: len(ear.frames) >= heard + 2)
+
+        assert ear.frames[heard:] == [NEWCHANNEL, HANGUP]
+
+
+async def test_what_came_before_the_mark_of_a_list_is_heard_before_it() -> None:
+    ear = Ear()
+    async with Pbx() as pbx, connected(settings(pbx.port), ear):
+        line = await pbx.called()
+        await line.log_in()
+        listing, ping = await line.asked_for("CoreShowChannels"), await line.asked_for("Ping")
+        line.answer(listing)
+        line.send("Event: CoreShowChannelsComplete", "EventList: Complete")
+        line.pong(ping)
+        line.send_raw(NEWCHANNEL + b"\r\n\r\n")  # in the same read as the answer
+
+        await until(lambda: SNAPSHOT_TAKEN in ear.frames and NEWCHANNEL in ear.frames)
+
+        assert ear.frames.index(NEWCHANNEL) < ear.frames.index(SNAPSHOT_TAKEN)
+        (snapshot,) = [event for event in ear.events if isinstance(event, SnapshotTaken)]
+        assert "1.1" in snapshot.channels
+
+
+async def test_a_wrong_secret_is_a_refusal_told_in_a_sentence(caplog: pytest.LogCaptureFixture) -> None:
+    ear = Ear()
+    with caplog.at_level(logging.DEBUG):
+        async with Pbx() as pbx, connected(settings(pbx.port, login="plain"), ear) as connector:
+            for _ in range(3):
+                line = await pbx.called()
+                line.greet()
+                line.answer(await line.asked(), "Error", "Message: Authentication failed")
+                line.hang_up()
+
+            await until(lambda: connector.status.state is LineState.REFUSED)
+
+            assert connector.status.reason is not None
+            assert "'edge' (Authentication failed); check username, secret and permit" in connector.status.reason
+            assert connector.status.reconnects == 0
+    assert ear.frames == []
+    assert SECRET not in caplog.text
+    assert len([record for record in caplog.records if record.name == connecting.log.name]) == 1  # not again and again
+
+
+async def test_a_pbx_that_is_stopping_is_lost_and_not_refusing() -> None:
+    async with Pbx() as pbx, connected(settings(pbx.port), Ear()) as connector:
+        line = await pbx.called()
+        line.greet()
+        line.answer(await line.asked(), "Error", "Message: Asterisk is shutting down")
+
+        await until(lambda: connector.status.state is LineState.LOST)
+
+        assert connector.status.reason == "the PBX is shutting down"
+
+
+async def test_a_port_where_nobody_listens_is_told_as_such() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        async with connected(settings(taken.getsockname()[1]), Ear()) as connector:
+            await until(lambda: connector.status.state is LineState.LOST)
+
+            assert connector.status.reason is not None
+            assert connector.status.reason.startswith(f"no connection to {connector.status.address}: ")
+            assert "refused" in connector.status.reason
+
+
+async def test_another_protocol_is_told_as_such() -> None:
+    async with Pbx() as pbx, connected(settings(pbx.port), Ear()) as connector:
+        (await pbx.called()).send_raw(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+
+        await until(lambda: connector.status.state is LineState.LOST)
+
+        assert connector.status.reason is not None
+        assert "no Asterisk manager interface" in connector.status.reason
+
+
+async def test_a_pbx_that_says_nothing_is_given_up() -> None:
+    async with Pbx() as pbx, connected(settings(pbx.port, connect_timeout_seconds=0.05), Ear()) as connector:
+        line = await pbx.called()
+        await line.wait_until_left()
+
+        await until(lambda: connector.status.state is LineState.LOST)
+
+        assert connector.status.reason is not None
+        assert "no log-in" in connector.status.reason
+
+
+async def test_a_lost_line_is_marked_once_and_made_again() -> None:
+    ear = Ear()
+    async with Pbx() as pbx, connected(settings(pbx.port), ear) as connector:
+        line = await pbx.called()
+        await line.log_in()
+        await until(lambda: connector.status.state is LineState.CONNECTED)
+        line.hang_up()
+        again = await pbx.called()
+
+        told = (connector.status.state, connector.status.reason)
+        assert told == (LineState.LOST, "the PBX closed the connection")
+        assert ear.frames.count(LINE_LOST) == 1
+        await again.log_in()
+        await until(lambda: connector.status.state is LineState.CONNECTED)
+        await again.list_channels()
+        await until(lambda: SNAPSHOT_TAKEN in ear.frames)
+
+        assert connector.status.reconnects == 1
+        assert connector.status.reason is None
+        assert ear.frames.count(LINE_LOST) == 1
+    assert ear.frames.count(LINE_LOST) == 2  # the agent's own stop leaves the PBX unheard, too
+    assert isinstance(ear.events[-1], LineLost)
+
+
+async def test_a_line_that_breaks_is_lost_too() -> None:
+    ear = Ear()
+    async with Pbx() as pbx, connected(settings(pbx.port), ear) as connector:
+        line = await pbx.called()
+        await line.log_in()
+        await until(lambda: connector.status.state is LineState.CONNECTED)
+        line.break_off()
+
+        await pbx.called()
+
+        assert ear.frames.count(LINE_LOST) == 1
+
+
+async def test_a_line_that_was_never_up_is_no_loss_of_words() -> None:
+    ear = Ear()
+    async with Pbx() as pbx, connected(settings(pbx.port), ear):
+        for _ in range(3):
+            (await pbx.called()).break_off()
+
+    assert ear.frames == []
+
+
+async def test_the_event_cut_by_the_end_of_the_line_is_not_joined_to_the_next_line_s() -> None:
+    ear = Ear()
+    async with Pbx() as pbx, connected(settings(pbx.port), ear):
+        line = await pbx.called()
+        await line.log_in()
+        await line.list_channels()
+        line.send_raw(NEWCHANNEL[:-5])
+        line.hang_up()
+        again = await pbx.called()
+        await again.log_in()
+        again.send_raw(HANGUP + b"\r\n\r\n")
+
+        await until(lambda: HANGUP in ear.frames)
+
+    assert not any(frame.startswith(b"Event: Newchannel") for frame in ear.frames)
+
+
+async def test_a_half_open_line_is_noticed_by_its_silence() -> None:
+    ear = Ear()
+    hurried = {"ping_seconds": 0.05, "pong_timeout_seconds": 0.05}
+    async with Pbx() as pbx, connected(settings(pbx.port, **hurried), ear) as connector:
+        line = await pbx.called()
+        await line.log_in()
+        await line.list_channels()
+        ping = await line.asked()  # and from here on silence
+
+        await pbx.called()
+
+        assert ping.get("action") == "Ping"
+        assert connector.status.reason == "the PBX no longer answers, though the connection is open"
+        assert ear.frames.count(LINE_LOST) == 1
+
+
+async def test_a_quiet_pbx_that_answers_pings_stays() -> None:
+    hurried = {"ping_seconds": 0.02, "pong_timeout_seconds": 5.0}
+    async with Pbx() as pbx, connected(settings(pbx.port, **hurried), Ear()) as connector:
+        line = await pbx.called()
+        await line.log_in()
+        await line.list_channels()
+        for _ in range(5):
+            line.pong(await line.asked_for("Ping"))
+
+        assert connector.status.state is LineState.CONNECTED
+        assert connector.status.reconnects == 0
+
+
+async def test_the_wait_grows_while_nothing_works_and_is_short_again_after_success() -> None:
+    now = 0.0
+    backoff = Backoff(initial=0.01, maximum=0.04, random=lambda: 0.0, clock=lambda: now)
+    async with Pbx() as pbx, connected(settings(pbx.port), Ear(), backoff=backoff) as connector:
+        for _ in range(4):
+            (await pbx.called()).break_off()
+        line = await pbx.called()
+        await line.log_in()
+        await until(lambda: connector.status.state is LineState.CONNECTED)
+        now = 60.0
+        line.hang_up()
+        await until(lambda: connector.status.state is LineState.LOST)
+
+        assert backoff.next_delay() == 0.02  # the one after the first, which the connector has taken
+
+
+async def test_a_pbx_that_boots_late_is_asked_for_its_channels_then() -> None:
+    ear = Ear()
+    async with Pbx() as pbx, connected(settings(pbx.port), ear) as connector:
+        line = await pbx.called()
+        line.greet()
+        challenge = await line.asked()
+        line.answer(challenge, "Success", "Challenge: 1")
+        line.answer(await line.asked(), "Success", "Message: Authentication accepted")
+        await until(lambda: connector.status.state is LineState.CONNECTED)
+        filters = [await line.asked() for _ in settings(1).drop_events]
+        assert {action.get("action") for action in filters} == {"Filter"}
+        line.send("Event: FullyBooted", "Status: Fully Booted")
+
+        action = await line.asked()
+
+        assert action.get("action") == "CoreShowChannels"
+
+
+async def test_a_user_who_may_not_hear_of_booting_gets_the_list_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connecting, "_BOOT_PATIENCE_SECONDS", 0.02)
+    ear = Ear()
+    async with Pbx() as pbx, connected(settings(pbx.port, login="plain"), ear):
+        line = await pbx.called()
+        line.greet()
+        line.answer(await line.asked(), "Success", "Message: Authentication accepted")
+
+        await line.list_channels()
+
+        await until(lambda: SNAPSHOT_TAKEN in ear.frames)
+
+
+async def test_a_user_who_may_not_list_channels_is_told_what_to_add() -> None:
+    ear = Ear()
+    async with Pbx() as pbx, connected(settings(pbx.port), ear) as connector:
+        line = await pbx.called()
+        await line.log_in()
+        line.answer(await line.asked_for("CoreShowChannels"), "Error", "Message: Permission denied")
+        line.pong(await line.asked_for("Ping"))
+
+        await until(lambda: SNAPSHOT_TAKEN in ear.frames)
+
+        assert connector.status.state is LineState.CONNECTED
+        assert "write=reporting" in connector.status.warnings["snapshot"]
+    assert not any(isinstance(event, SnapshotTaken) for event in ear.events)  # so that no call is taken for gone
+
+
+async def test_channels_are_listed_again_now_and_then() -> None:
+    ear = Ear()
+    often = {"ping_seconds": 0.01, "snapshot_seconds": 0.02}
+    async with Pbx() as pbx, connected(settings(pbx.port, **often), ear):
+        line = await pbx.called()
+        await line.log_in()
+        for _ in range(3):
+            await line.list_channels("1.1")
+
+        await until(lambda: len([event for event in ear.events if isinstance(event, SnapshotTaken)]) == 3)
+
+
+async def test_a_full_store_stops_the_reading_and_loses_nothing() -> None:
+    ear = Ear()
+    total = 40_000
+    async with Pbx() as pbx, connected(settings(pbx.port), ear) as connector:
+        line = await pbx.called()
+        await line.log_in()
+        await line.list_channels()
+        await until(lambda: SNAPSHOT_TAKEN in ear.frames)
+        ear.is_full()
+        before = len(ear.frames)
+        for number in range(total):
+            line.send("Event: UserEvent", f"Number: {number}", "Filler: " + "x" * 200)
+        await until(lambda: len(ear.frames) > before)
+        stopped_at = len(ear.frames)
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+        assert len(ear.frames) == stopped_at < before + total
+        ear.is_empty_again()
+        await until(lambda: len(ear.frames) == before + total)
+
+        assert connector.status.state is LineState.CONNECTED
+        numbers = [frame.split(b"\r\n")[1] for frame in ear.frames[before:]]
+        assert numbers == [b"Number: %d" % number for number in range(total)]
+
+
+async def test_a_pbx_is_not_taken_for_dead_while_it_is_the_agent_that_does_not_read() -> None:
+    ear = Ear()
+    hurried = {"ping_seconds": 0.01, "pong_timeout_seconds": 0.01}
+    async with Pbx() as pbx, connected(settings(pbx.port, **hurried), ear) as connector:
+        line = await pbx.called()
+        await line.log_in()
+        await line.list_channels()
+        await until(lambda: SNAPSHOT_TAKEN in ear.frames)
+        answering = asyncio.create_task(line.keep_answering())
+        ear.is_full()
+        heard = len(ear.frames)
+        line.send_raw(NEWCHANNEL + b"\r\n\r\n")
+        await until(lambda: len(ear.frames) > heard)
+        loop = asyncio.get_running_loop()
+        later = loop.time() + 0.1  # many times what a line is given
+
+        await until(lambda: loop.time() > later)
+
+        assert connector.status.state is LineState.CONNECTED
+        ear.is_empty_again()
+        line.send_raw(HANGUP + b"\r\n\r\n")
+        await until(lambda: HANGUP in ear.frames)
+        assert connector.status.reconnects == 0
+        answering.cancel()
+
+
+async def test_a_frame_that_is_too_long_is_counted() -> None:
+    ear = Ear()
+    async with Pbx() as pbx, connected(settings(pbx.port), ear) as connector:
+        line = await pbx.called()
+        await line.log_in()
+        line.send("Event: Huge", "Data: " + "x" * 400_000)
+        line.send_raw(HANGUP + b"\r\n\r\n")
+
+        await until(lambda: HANGUP in ear.frames)
+
+        assert connector.status.oversized_frames == 1
+
+
+async def test_a_connector_that_is_stopped_leaves_the_line() -> None:
+    async with Pbx() as pbx:
+        async with connected(settings(pbx.port), Ear()):
+            line = await pbx.called()
+            await line.log_in()
+
+        await line.wait_until_left()
+
+
+async def test_nothing_told_of_a_connector_holds_the_secret() -> None:
+    async with Pbx() as pbx, connected(settings(pbx.port), Ear()) as connector:
+        line = await pbx.called()
+        await line.log_in()
+        await until(lambda: connector.status.state is LineState.CONNECTED)
+
+        assert SECRET not in repr(connector) + repr(connector.status) + repr(settings(pbx.port))
