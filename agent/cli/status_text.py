@@ -18,7 +18,9 @@ def status_lines(status: "AgentStatus", *, now: datetime) -> list[str]:
     """The lines, the gravest problem in the first."""
     lines = [painted(printable(_verdict(status)), _COLOURS[status.verdict])]
     # Whatever of the fifteen lines the PBXes leave is for the problems beyond the first.
-    pbx_lines = _pbx_lines(status, now=now, room=max(1, MAX_LINES - _FIXED_LINES - min(2, len(status.problems) - 1)))
+    pbx_lines = _pbx_lines(
+        status, now=now, room=max(1, MAX_LINES - _FIXED_LINES - min(2, max(0, len(status.problems) - 1)))
+    )
     lines += _problem_lines(status.problems[1:], room=MAX_LINES - _FIXED_LINES - len(pbx_lines))
     facts = [
         *pbx_lines,

@@ -8,18 +8,20 @@ from agent.cli.faults import CommandFailed
 
 _UNITS: Final = {"s": "seconds", "min": "minutes", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
+_DAYS: Final = {"today": 0, "yesterday": 1}
+
 
 def parse_moment(text: str, *, now: datetime) -> datetime:
-    """The moment meant; without a zone it is on the clock of `now`. Raises CommandFailed."""
+    """The moment meant; without a zone it is on this machine's clock. Raises CommandFailed."""
     word = text.strip().lower()
-    midnight = datetime.combine(now.date(), time(), now.tzinfo)
-    if word in {"now", "today", "yesterday"}:
-        return {"now": now, "today": midnight, "yesterday": midnight - timedelta(days=1)}[word]
-    if match := re.fullmatch(r"(\d{1,6})\s*(s|min|m|h|d|w)(\s+ago)?", word):
-        return now - timedelta(**{_UNITS[match[2]]: int(match[1])})
+    if word in _DAYS:
+        day = now.date() - timedelta(days=_DAYS[word])
+        return datetime.combine(day, time()).astimezone()
     try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
+        if match := re.fullmatch(r"(\d{1,6})\s*(s|min|m|h|d|w)(\s+ago)?", word):
+            return now - timedelta(**{_UNITS[match[2]]: int(match[1])})
+        moment = now if word == "now" else datetime.fromisoformat(text.strip())
+    except (ValueError, OverflowError):
         raise CommandFailed(
             f"{text!r} is no moment; write 2026-11-22, '2026-11-22 14:30', today, yesterday, 30min, 2h or 7d"
         ) from None
