@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from agent.calls.context import CallContext
-from agent.calls.events import CallEvent, LineLost
+from agent.calls.events import CallEvent, LineLost, SnapshotTaken
 from agent.calls.live_call import LiveCall
 from agent.calls.model import CallModel
 from agent.calls.rules import CallRules
@@ -133,9 +133,8 @@ class Tracker:
 
     async def restore(self) -> None:
         """Replay what was said since the oldest call that was live when the agent last stopped."""
-        for name, feed in self._feeds.items():
+        for feed in self._feeds.values():
             await feed.restore(self._journal)
-            self._live.settled(name)
 
     async def run(self) -> None:
         """Commit what comes, as soon as it comes but not more often than the interval; return after `finish`."""
@@ -173,6 +172,10 @@ class Tracker:
             self._live.mark(context)
         else:
             self._live.ended(context)
+
+    def settled(self, pbx: str) -> None:
+        """The PBX has listed its channels: every live call of it is known."""
+        self._live.settled(pbx)
 
     def has_room(self) -> bool:
         """Whether more may be heard before the store has caught up."""
@@ -346,6 +349,9 @@ class PbxFeed:
 
     def _apply(self, event: CallEvent) -> None:
         self.model.apply(event)
+        if isinstance(event, SnapshotTaken):
+            self._tell_live()
+            self._tracker.settled(self._pbx)
         if not self._telling:
             self._telling = True
             asyncio.get_running_loop().call_soon(self._tell_live)

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
-
+from agent.cli.client import RunningAgent
+from agent.cli.faults import NotRunning
 from tests.pbx.waiting import wait_until
 
-RUN = [sys.executable, "-m", "agent.cli.main"]
+RUN = [str(Path(sys.executable).with_name("edge-agent"))]
 
 
 class AgentProcess:
@@ -68,7 +68,7 @@ class AgentProcess:
             assert self._process.poll() is None, f"the agent ended:\n{self.log()[-3000:]}"
             try:
                 status = self.status()
-            except (httpx.HTTPError, OSError):
+            except NotRunning:
                 return False
             return not connected or all(pbx["state"] == "connected" for pbx in status["pbx"])
 
@@ -89,10 +89,8 @@ class AgentProcess:
     def log(self) -> str:
         return self.log_file.read_text(encoding="utf-8", errors="replace") if self.log_file.exists() else ""
 
-    def ask(self, path: str, *, method: str = "GET") -> Any:  # Any: JSON
-        transport = httpx.HTTPTransport(uds=str(self.directory / "run" / "api.sock"))
-        with httpx.Client(transport=transport, base_url="http://agent", timeout=5) as client:
-            return client.request(method, path).raise_for_status().json()
+    def ask(self, path: str) -> Any:  # Any: JSON
+        return RunningAgent(self.directory / "run" / "api.sock").get(path)
 
     def status(self) -> Any:  # Any: JSON
         return self.ask("/v1/status")

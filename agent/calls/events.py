@@ -179,6 +179,15 @@ class HangupRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class CutOff:
+    """The PBX stops under a channel, whoever talks."""
+
+    at: datetime
+    channel: str
+    linked: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelClosed:
     """A channel is gone; `cause` is Q.850 (0 and 127 mean that the PBX does not say)."""
 
@@ -218,6 +227,7 @@ CallEvent = (
     | QueueJoined
     | QueueLeft
     | HangupRequested
+    | CutOff
     | ChannelClosed
     | LineLost
     | SnapshotTaken

@@ -112,6 +112,7 @@ class LiveCall:
     dial_reached_nobody: bool = False  # a Dial ran and made no channel: unreachable or unregistered
     pending_dial: str | None = None  # the channel whose Dial has not yet begun to reach anybody
     hangup_source: HangupSource | None = None
+    is_cut_off: bool = False  # the PBX stopped under it
     ended_at: datetime | None = None
     start_estimated: bool = False
     end_estimated: bool = False
@@ -234,6 +235,7 @@ class LiveCall:
             answered=self.answered_at is not None,
             voicemail=self.voicemail_at is not None,
             caller_gave_up=self.hangup_source is HangupSource.CALLER,
+            cut_off=self.is_cut_off,
             dialled=[(leg.dial_status, leg.cause) for leg in last_round],
             reached_nobody=self.dial_reached_nobody,
             cause=root.cause if root else None,

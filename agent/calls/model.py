@@ -18,6 +18,7 @@ from agent.calls.events import (
     ChannelOpened,
     ChannelRinging,
     ChannelUp,
+    CutOff,
     DialBegan,
     DialEnded,
     DialStatus,
@@ -141,6 +142,8 @@ class CallModel:
                 self._queue_left(event)
             case HangupRequested():
                 self._hangup_requested(event)
+            case CutOff():
+                self._cut_off(event)
             case ChannelClosed():
                 self._closed(event)
             case LineLost():
@@ -289,7 +292,9 @@ class CallModel:
         if event.application:
             self._application(call, leg, event.application, event.at)
         if event.bridge is not None and leg.bridge != event.bridge:
-            self._join_bridge(call, leg, event.bridge, event.at)
+            # They may have met at any moment while nobody listened; a call known to be answered has talked since then.
+            met_at = self._last_heard_at if self._blind and call.answered_at is not None else None
+            self._join_bridge(call, leg, event.bridge, min(met_at or event.at, event.at))
         self._touch(call, event.at)
 
     def _opening_told(self, call: LiveCall, leg: Leg, event: ChannelOpened) -> None:
@@ -406,6 +411,16 @@ class CallModel:
         else:
             return  # a phone that declined or was busy does not end the call
         call.note(event.at, "hangup", by=call.hangup_source)
+
+    def _cut_off(self, event: CutOff) -> None:
+        found = self._leg(event.channel, event.linked)
+        if found is None:
+            return
+        call, leg = found
+        call.last_heard_at = event.at
+        if leg is call.root and call.hangup_source is None:
+            call.is_cut_off = True
+            call.note(event.at, "cut_off")
 
     def _closed(self, event: ChannelClosed) -> None:
         found = self._leg(event.channel, event.linked)

@@ -37,13 +37,14 @@ def decide(
     answered: bool,
     voicemail: bool,
     caller_gave_up: bool,
+    cut_off: bool,
     dialled: Sequence[tuple[DialStatus | None, int | None]],
     reached_nobody: bool,
     cause: int | None,
 ) -> Outcome:
     """The outcome from what was seen.
 
-    `dialled` tells each leg dialled in the last attempt (its DialStatus and Q.850 cause), `reached_nobody` that
+    `cut_off` tells that the PBX stopped under the call, `dialled` tells each leg dialled in the last attempt (its DialStatus and Q.850 cause), `reached_nobody` that
     an attempt made no leg at all, `cause` the Q.850 cause on the caller's leg.
     """
     if answered:
@@ -52,6 +53,8 @@ def decide(
         return VOICEMAIL
     if caller_gave_up:
         return CANCELLED
+    if cut_off:
+        return FAILED
     if dialled:
         return _of_attempt({_of_leg(status, leg_cause) for status, leg_cause in dialled})
     if reached_nobody:

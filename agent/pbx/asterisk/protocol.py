@@ -21,16 +21,17 @@ _OLD_COMMAND_END: Final = b"--END COMMAND--"
 
 
 class AmiMessage:
-    """One AMI message. Its fields are only parsed when somebody asks for one.
+    """One AMI message. A field is only looked for when somebody asks for it.
 
-    On a busy Asterisk four of five events are of no interest; to look at their name costs a fifth of parsing them.
+    On a busy Asterisk most events are of no interest, and of the others a third of the fields: to look at the name
+    costs a fifth of parsing them all, to look for six fields about a half.
     """
 
-    __slots__ = ("_fields", "name", "raw")
+    __slots__ = ("_folded", "name", "raw")
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
-        self._fields: dict[str, list[str]] | None = None
+        self._folded: bytes | None = None  # the same in lower case, each line with its end before it
         if raw.startswith(b"Event: "):
             end = raw.find(b"\r\n")
             self.name = raw[7:end].decode("ascii", "replace") if end > 0 else raw[7:].decode("ascii", "replace")
@@ -39,8 +40,15 @@ class AmiMessage:
 
     def get(self, key: str, default: str = "") -> str:
         """The first value of `key` (in lower case), or `default`."""
-        values = self.fields().get(key)
-        return values[0] if values else default
+        if self._folded is None:
+            self._folded = b"\r\n" + self.raw.lower()
+        needle = _NEEDLES.get(key) or _needle(key)
+        found = self._folded.find(needle)
+        if found < 0:
+            return default
+        start = found + len(needle) - 2
+        end = self.raw.find(b"\r\n", start)
+        return decode((self.raw[start:end] if end >= 0 else self.raw[start:]).removeprefix(b" "))
 
     def all(self, key: str) -> list[str]:
         """Every value of `key` (in lower case), in order."""
@@ -48,18 +56,25 @@ class AmiMessage:
 
     def fields(self) -> dict[str, list[str]]:
         """All fields by their key in lower case."""
-        if self._fields is None:
-            self._fields = {}
-            for line in decode(self.raw).split("\r\n"):
-                key, colon, value = line.partition(":")
-                if colon:
-                    self._fields.setdefault(key.lower(), []).append(value[1:] if value.startswith(" ") else value)
-                elif line:  # raw lines of an old-style Command
-                    self._fields.setdefault("output", []).append(line)
-        return self._fields
+        fields: dict[str, list[str]] = {}
+        for line in decode(self.raw).split("\r\n"):
+            key, colon, value = line.partition(":")
+            if colon:
+                fields.setdefault(key.lower(), []).append(value.removeprefix(" "))
+            elif line:  # raw lines of an old-style Command
+                fields.setdefault("output", []).append(line)
+        return fields
 
     def __repr__(self) -> str:
         return f"<AmiMessage {self.name or 'Response'} {len(self.raw)} bytes>"  # its content is personal data
+
+
+_NEEDLES: Final[dict[str, bytes]] = {}
+
+
+def _needle(key: str) -> bytes:
+    """How a key stands in a message in lower case; keys are names in our own code, so there are few."""
+    return _NEEDLES.setdefault(key, f"\r\n{key}:".encode())
 
 
 def decode(raw: bytes) -> str:

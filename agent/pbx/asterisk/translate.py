@@ -15,6 +15,7 @@ from agent.calls.events import (
     ChannelOpened,
     ChannelRinging,
     ChannelUp,
+    CutOff,
     DialBegan,
     DialEnded,
     DialStatus,
@@ -28,6 +29,7 @@ from agent.pbx.asterisk.protocol import AmiMessage
 
 _RINGING: Final = "5"
 _UP: Final = "6"
+_SOFT_HANGUP_SHUTDOWN: Final = "4"
 # The years 2000 to 2100: what lies outside is no time of an event.
 _OLDEST: Final = 946_684_800.0
 _NEWEST: Final = 4_102_444_800.0
@@ -182,6 +184,14 @@ def _about_channel(event: type[Held] | type[Unheld] | type[HangupRequested]) -> 
     return make
 
 
+def _soft_hangup(m: AmiMessage, at: datetime) -> CallEvent | None:
+    """`Cause` holds Asterisk's AST_SOFTHANGUP flags here, no Q.850 cause; the flag 4 is a shutdown."""
+    channel = m.get("uniqueid")
+    if not channel or m.get("cause") != _SOFT_HANGUP_SHUTDOWN:
+        return None
+    return CutOff(at, channel, m.get("linkedid") or channel)
+
+
 def _hangup(m: AmiMessage, at: datetime) -> CallEvent | None:
     channel = m.get("uniqueid")
     if not channel:
@@ -218,6 +228,7 @@ _TRANSLATIONS: Final[dict[str, _Translation]] = {
     "Hold": _about_channel(Held),
     "Unhold": _about_channel(Unheld),
     "HangupRequest": _about_channel(HangupRequested),
+    "SoftHangupRequest": _soft_hangup,
     "Hangup": _hangup,
     "QueueCallerJoin": _queue_join,
     "QueueCallerLeave": _queue_leave,
