@@ -199,3 +199,20 @@ def test_any_bytes_can_be_decoded(raw: bytes) -> None:
 def test_a_message_shows_no_content() -> None:
     assert "101" not in repr(AmiMessage(NEWCHANNEL))
     assert "Newchannel" in repr(AmiMessage(NEWCHANNEL))
+
+
+@given(MESSAGE, st.sampled_from(["utf-8", "cp1254"]))
+def test_a_field_asked_for_alone_is_what_it_is_among_all(written: list[tuple[str, str]], charset: str) -> None:
+    raw = "\r\n".join(f"{key}: {value}" for key, value in written).encode(charset, "replace")
+    message = AmiMessage(raw)
+
+    assert {key: message.get(key) for key in message.fields()} == {
+        key: all_[0] for key, all_ in message.fields().items()
+    }
+
+
+@given(st.binary(max_size=200))
+def test_a_field_asked_for_in_garbage_is_what_it_is_among_all(raw: bytes) -> None:
+    message = AmiMessage(b"Event: x\r\nUniqueid" + raw)
+
+    assert message.get("uniqueid", "none") == message.fields().get("uniqueid", ["none"])[0]
