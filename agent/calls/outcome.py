@@ -42,24 +42,23 @@ def decide(
     reached_nobody: bool,
     cause: int | None,
 ) -> Outcome:
-    """The outcome from what was seen.
+    """The outcome from what was seen; the first fact that holds decides.
 
-    `cut_off` tells that the PBX stopped under the call, `dialled` tells each leg dialled in the last attempt (its DialStatus and Q.850 cause), `reached_nobody` that
-    an attempt made no leg at all, `cause` the Q.850 cause on the caller's leg.
+    `cut_off` tells that the PBX stopped under the call, `dialled` each leg of the last attempt (its DialStatus and
+    Q.850 cause), `reached_nobody` that an attempt made no leg at all, `cause` the Q.850 cause on the caller's leg.
     """
-    if answered:
-        return ANSWERED
-    if voicemail:
-        return VOICEMAIL
-    if caller_gave_up:
-        return CANCELLED
-    if cut_off:
-        return FAILED
+    settled: list[tuple[bool, Outcome]] = [
+        (answered, ANSWERED),
+        (voicemail, VOICEMAIL),
+        (caller_gave_up, CANCELLED),
+        (cut_off, FAILED),
+    ]
+    for is_so, outcome in settled:
+        if is_so:
+            return outcome
     if dialled:
         return _of_attempt({_of_leg(status, leg_cause) for status, leg_cause in dialled})
-    if reached_nobody:
-        return FAILED
-    return _of_cause(cause)
+    return FAILED if reached_nobody else _of_cause(cause)
 
 
 def _of_attempt(legs: set[Outcome]) -> Outcome:

@@ -147,8 +147,8 @@ def test_calls_outlive_a_stopped_centre_and_a_killed_agent_and_none_is_doubled(
     mix.place(asterisk, calls=100, rate=10.0)
     postgres_server.stop_hard()
     mix.place(asterisk, calls=70, rate=10.0)
-    # What is said while no agent listens, or less than 100 ms before, is the business of backfill; so the agent is killed
-    # while ten calls talk, and nothing else happens until it is back.
+    # What is said while no agent listens, or just before, is the business of backfill; so the agent is killed while
+    # ten calls talk, and nothing else happens until it is back.
     live = place(asterisk, _long_calls(), over=timedelta(seconds=1))
     wait_until(lambda: _answered(agent) == 10 and _is_all_kept(agent), what="ten calls that talk", seconds=20)
     agent.kill()
