@@ -125,8 +125,6 @@ _MEMBER_STATUS: Final = {"NOT_INUSE": 1, "INUSE": 2, "RINGING": 6, "RINGINUSE": 
 class Play(Protocol):
     """A call being played. `script` ends with every channel hung up and `truth` known."""
 
-    root: Channel | None  # the caller's channel, once there is one
-
     def script(self) -> Script: ...
 
     def cut(self, by: Cut) -> SimulatedCall: ...
@@ -138,6 +136,7 @@ class Play(Protocol):
 class _Playing:
     play: Play
     script: Script
+    began: bool = False
 
 
 @dataclass(slots=True)
@@ -183,6 +182,7 @@ class Exchange:
         self._timeline: list[tuple[int, int, _Playing]] = []
         self._order = 0
         self._playing: dict[_Playing, None] = {}
+        self._live = 0
         self._ended: list[SimulatedCall] = []
         self._devices: dict[str, _Device] = {}
         self._queues: dict[str, Queue] = {}
@@ -193,7 +193,12 @@ class Exchange:
     @property
     def live_calls(self) -> int:
         """How many calls are going on."""
-        return len(self._playing)
+        return self._live
+
+    @property
+    def idle(self) -> bool:
+        """Whether no call is going on or to begin."""
+        return not self._playing
 
     def next_due(self) -> int | None:
         """When something will happen next, in microseconds since the epoch."""
@@ -205,21 +210,25 @@ class Exchange:
         self._playing[playing] = None
         self._schedule(playing, at_us)
 
-    def advance(self, now_us: int) -> list[Event]:
-        """Play everything that is due and return what Asterisk says about it."""
+    def advance(self, now_us: int, *, steps: int | None = None) -> list[Event]:
+        """Play everything that is due, or so many steps of it, and return what Asterisk says about it."""
         timeline = self._timeline
-        while timeline and timeline[0][0] <= now_us:
+        while timeline and timeline[0][0] <= now_us and steps != 0:
             due, _, playing = heapq.heappop(timeline)
-            if playing not in self._playing:
-                continue
             self.stamp = max(self.stamp, now_us)
+            if not playing.began:
+                playing.began = True
+                self._live += 1
             try:
                 delay = next(playing.script)
             except StopIteration:
                 del self._playing[playing]
+                self._live -= 1
                 self._ended.append(playing.play.truth())
             else:
                 self._schedule(playing, due + int(delay * self.pace * 1_000_000))
+            if steps is not None:
+                steps -= 1
         return self.take_events()
 
     def take_events(self) -> list[Event]:
@@ -235,10 +244,10 @@ class Exchange:
     def cut_all(self, now_us: int, by: Cut) -> list[Event]:
         """End all calls at once: with hangups for a restart, without a word for a kill."""
         self.stamp = max(self.stamp + _STEP_MICROSECONDS, now_us)
-        playing, self._playing, self._timeline = list(self._playing), {}, []
+        playing, self._playing, self._timeline, self._live = list(self._playing), {}, [], 0
         for each in playing:
             each.script.close()
-            if each.play.root is not None:
+            if each.began:
                 self._ended.append(each.play.cut(by))
         events = self.take_events()
         return events if by is Cut.RESTART else []

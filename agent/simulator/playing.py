@@ -51,7 +51,6 @@ _DISPOSITIONS: Final = {
     Disposition.CONGESTION: "CONGESTION",
     Disposition.FAILED: "FAILED",
 }
-_FAILED: Final = Disposition.FAILED
 # Which of several phones' endings is the call's: the one nearest to being answered.
 _BEST_FIRST: Final = (Disposition.NO_ANSWER, Disposition.BUSY, Disposition.CONGESTION, Disposition.FAILED)
 
@@ -133,7 +132,7 @@ class PlayedCall:
         self._cut = by
         is_answered = self._answered_us is not None
         waits = self._queued and not is_answered
-        self._disposition = Disposition.ANSWERED if is_answered else self._disposition_when_cut(waits=waits)
+        self._disposition = Disposition.ANSWERED if is_answered else Disposition.FAILED
         exchange.soft_hangup(root, cause=4)
         for leg in self._legs:
             if not is_answered:
@@ -148,12 +147,6 @@ class PlayedCall:
             self._close_leg(leg, 0 if waits else _NORMAL)
         self._close_root(_NORMAL if is_answered else 0)
         return self.truth()
-
-    def _disposition_when_cut(self, *, waits: bool) -> Disposition:
-        """Agents who rang in vain did not answer, phones that had refused decide; else it is the PBX that failed."""
-        if waits:
-            return Disposition.NO_ANSWER
-        return min((refusal.disposition for refusal in self._refusals()), key=_BEST_FIRST.index, default=_FAILED)
 
     # The caller
 

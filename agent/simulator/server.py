@@ -24,7 +24,11 @@ DEFAULT_BUFFER_BYTES: Final = 4 * 1024 * 1024
 DEFAULT_WRITE_TIMEOUT_SECONDS: Final = 0.1
 
 _IDLE_SECONDS: Final = 0.25
+_IDLE_SECONDS_US: Final = 250_000
 _SHORTEST_TICK_SECONDS: Final = 0.001
+# More would keep clients waiting; what is left is played right after they had their turn.
+_STEPS_AT_ONCE: Final = 300
+_ARRIVALS_AT_ONCE: Final = 50
 _SEE_OFF_SECONDS: Final = 2.0
 
 
@@ -77,6 +81,7 @@ class Simulator:
         self.placed = 0
         self.events = 0
         self.cut_clients = 0
+        self.logins = 0
         self.ended: list[SimulatedCall] = []
         self.ended_calls = 0
         self._keep_ended = keep_ended
@@ -142,7 +147,7 @@ class Simulator:
     @property
     def finished(self) -> bool:
         """Whether every call that was to come has ended."""
-        return self._planned_out and self.exchange.live_calls == 0
+        return self._planned_out and self.exchange.idle
 
     def now_us(self) -> int:
         """The PBX's clock, which never jumps: microseconds since the epoch."""
@@ -177,6 +182,10 @@ class Simulator:
         """Until so many are logged in."""
         await self._wait(lambda: self.clients >= clients)
 
+    async def wait_logins(self, logins: int) -> None:
+        """Until there were so many log-ins since the start."""
+        await self._wait(lambda: self.logins >= logins)
+
     async def wait_live(self, calls: int = 1) -> None:
         """Until so many calls are going on."""
         await self._wait(lambda: self.live_calls >= calls)
@@ -202,6 +211,13 @@ class Simulator:
         """Close every connection; new ones are welcome."""
         for client in list(self._clients):
             client.close()
+
+    async def go_away(self, seconds: float) -> None:
+        """Close every connection and refuse new ones for a while, as if the network were down; calls go on."""
+        self._close_door()
+        self.drop_lines()
+        await asyncio.sleep(seconds)
+        await self._listen(self._port)
 
     def stall(self, seconds: float) -> None:
         """Send nothing on the present connections for a while, then everything at once."""
@@ -298,7 +314,7 @@ class Simulator:
         while True:
             now_us = self.now_us()
             self._let_come(now_us)
-            self._broadcast(self.exchange.advance(now_us))
+            self._broadcast(self.exchange.advance(now_us, steps=_STEPS_AT_ONCE))
             self._collect()
             self._tell_waiters()
             self._wake.clear()
@@ -315,7 +331,10 @@ class Simulator:
         return None if self._planned_out or not self.booted or self.shutting_down else self._next_arrival_us
 
     def _let_come(self, now_us: int) -> None:
-        while (due := self._arrival_due()) is not None and due <= now_us:
+        for _ in range(_ARRIVALS_AT_ONCE):
+            due = self._arrival_due()
+            if due is None or due > now_us:
+                return
             plan = next(self._plans, None)
             if plan is None:
                 self._planned_out = True
@@ -323,6 +342,8 @@ class Simulator:
             self.placed += 1
             self.exchange.begin(PlayedCall(self.exchange, plan), at_us=due)
             self._next_arrival_us = due + int(self._dice.expovariate(self._rate) * 1_000_000)
+        # A machine that cannot keep up makes fewer calls; it does not make them all later.
+        self._next_arrival_us = max(self._next_arrival_us, now_us - _IDLE_SECONDS_US)
 
     def _collect(self) -> None:
         for call in self.exchange.take_ended():
@@ -350,8 +371,12 @@ class Simulator:
         self.choose_events()
         self._wake.set()
 
-    def heard(self, _client: "_Client") -> None:
-        """A session logged in or changed what it wants."""
+    def logged_in(self) -> None:
+        """Somebody logged in."""
+        self.logins += 1
+
+    def wishes_changed(self) -> None:
+        """A session asked for other events."""
         self.choose_events()
         self._wake.set()
 
@@ -371,6 +396,7 @@ class _Client(asyncio.Protocol):
         self.session.changed = self._session_changed
         self._transport: asyncio.Transport | None = None
         self._wanted: frozenset[str] = frozenset()
+        self._was_logged_in = False
         self._held: list[bytes] | None = None
         self._cutting: asyncio.TimerHandle | None = None
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -449,7 +475,10 @@ class _Client(asyncio.Protocol):
             self._transport.abort()
 
     def _session_changed(self) -> None:
-        self._simulator.heard(self)
+        if self.session.logged_in and not self._was_logged_in:
+            self._was_logged_in = True
+            self._simulator.logged_in()
+        self._simulator.wishes_changed()
 
     def _send(self, reply: Reply) -> None:
         self._write(reply.data)
