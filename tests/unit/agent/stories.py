@@ -13,6 +13,7 @@ from agent.calls.events import (
     ChannelOpened,
     ChannelRinging,
     ChannelUp,
+    CutOff,
     DialBegan,
     DialEnded,
     DialStatus,
@@ -107,6 +108,11 @@ class Story:
 
     def hangs_up(self, name: str) -> Self:
         return self.say(HangupRequested(self.at, self.channel(name), self.linked))
+
+    def cut_off(self, *names: str) -> Self:
+        for name in names:
+            self.say(CutOff(self.at, self.channel(name), self.linked))
+        return self
 
     def closes(self, *names: str, cause: int | None = 16) -> Self:
         for name in names:

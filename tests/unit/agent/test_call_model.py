@@ -115,6 +115,22 @@ def test_a_leg_that_was_not_answered_decides_why_the_call_was_not(
     assert outcome(story.closes("x", "a", cause=cause)) == ("failed", disposition)
 
 
+def test_a_call_that_rings_while_the_pbx_stops_is_failed() -> None:
+    story = ringing().cut_off("a", "x").dial_ends("x", DialStatus.NOANSWER).closes("x", "a", cause=0)
+
+    assert outcome(story) == ("failed", "failed")
+
+
+def test_an_answered_call_that_the_pbx_cuts_off_was_answered() -> None:
+    row = told(ringing().answers("x").wait(7).cut_off("a", "x").parted("a", "x").closes("a", "x"))
+
+    assert (row["status"], row["hangup_source"], row["talk_seconds"]) == ("completed", "pbx", 7)
+
+
+def test_a_caller_who_gave_up_before_the_pbx_stopped_gave_up() -> None:
+    assert outcome(ringing().hangs_up("a").cut_off("a").closes("x", "a", cause=0)) == ("abandoned", "cancelled")
+
+
 def test_a_phone_that_is_not_registered_is_failed() -> None:
     story = Story().from_trunk().app("Dial", "PJSIP/108,30").app("Hangup").closes("a", cause=3)
 
@@ -603,6 +619,14 @@ def test_an_answer_missed_while_the_line_was_cut_is_taken_from_the_list() -> Non
 
     assert (row["status"], row["answered_by"]) == ("completed", "101")
     assert row["talk_seconds"] == 5
+
+
+def test_talk_goes_on_while_the_line_is_cut() -> None:
+    story = ringing().answers("x").wait(10).line_lost().wait(20)
+    found(story, "a", "PJSIP/trunk-acme", up=True, bridge="1.b", application="Dial")
+    found(story, "x", "PJSIP/101", up=True, bridge="1.b", application="AppDial").snapshot("a", "x").wait(5)
+
+    assert told(story.talk_ends("x"))["talk_seconds"] == 35
 
 
 def test_a_call_that_ended_while_the_line_was_cut_ends_when_it_was_last_known_alive() -> None:

@@ -16,6 +16,7 @@ from agent.calls.events import (
     ChannelOpened,
     ChannelRinging,
     ChannelUp,
+    CutOff,
     DialBegan,
     DialEnded,
     DialStatus,
@@ -104,6 +105,8 @@ def test_a_listed_channel_tells_its_age_bridge_and_application() -> None:
         ("QueueCallerJoin", {"Queue": "sales"}, QueueJoined(AT, "1.1", "1.0", "sales", None)),
         ("QueueCallerLeave", {"Queue": "sales"}, QueueLeft(AT, "1.1", "1.0", "sales")),
         ("VarSet", {"Variable": "X"}, None),
+        ("SoftHangupRequest", {"Cause": "4"}, CutOff(AT, "1.1", "1.0")),
+        ("SoftHangupRequest", {"Cause": "16"}, None),
         ("SoftHangupRequest", {}, None),
     ],
 )
@@ -146,7 +149,8 @@ def test_a_channel_without_linkedid_stands_for_itself() -> None:
 
 NAMES = [
     "Newchannel", "CoreShowChannel", "Newstate", "NewCallerid", "Newexten", "DialBegin", "DialEnd", "BridgeEnter",
-    "BridgeLeave", "Hold", "Unhold", "HangupRequest", "Hangup", "QueueCallerJoin", "QueueCallerLeave",
+    "BridgeLeave", "Hold", "Unhold", "HangupRequest", "SoftHangupRequest", "Hangup", "QueueCallerJoin",
+    "QueueCallerLeave",
 ]  # fmt: skip
 KEYS = [
     "Uniqueid", "Linkedid", "DestUniqueid", "DestLinkedid", "Channel", "ChannelState", "CallerIDNum", "Exten",

@@ -1,6 +1,7 @@
 """Captures of a real Asterisk are told as Asterisk itself tells them."""
 
 import random
+import re
 from datetime import timedelta
 
 import pytest
@@ -8,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.calls.events import BridgeJoined, BridgeLeft, CallEvent, ChannelClosed, ChannelUp, DialEnded
+from agent.errors import PbxRefused
 from agent.pbx.asterisk.interpreter import LINE_LOST, SNAPSHOT_TAKEN
-from agent.pbx.asterisk.protocol import AmiFramer
+from agent.pbx.asterisk.protocol import AmiFramer, AmiMessage, AmiSession, SessionState
 from tests.unit.agent.captures import (
     WIRE,
     Frame,
@@ -24,7 +26,7 @@ from tests.unit.agent.captures import (
 
 CAPTURES = sorted(path.stem for path in WIRE.glob("*.json"))
 # Told apart below, because the agent or the PBX was away for a part of them, or because we mean to know better.
-SPECIAL = {"click_to_call", "killed", "live_calls", "restart_now"}
+SPECIAL = {"click_to_call", "killed", "live_calls"}
 WHOLE = [name for name in CAPTURES if name not in SPECIAL]
 
 
@@ -122,18 +124,6 @@ def test_a_click_to_call_is_answered_by_whom_it_reaches_and_not_by_who_clicked()
     assert ours["direction"] == "outbound"
 
 
-def test_calls_hung_up_by_a_restart_of_the_pbx_end_truthfully() -> None:
-    model = played(events(frames("restart_now")))
-
-    told = {call.native_id: account(call) for call in model.take_ended()}
-
-    # For a phone that rang at that moment AMI says what it says when a Dial's time is up: the PBX took it back.
-    true = {call["native_id"]: call for call in truths("restart_now")}
-    assert told.keys() == true.keys()
-    assert [line for key in true for line in disagreements(told[key], true[key], but=("disposition",))] == []
-    assert is_empty(model)
-
-
 def test_calls_found_under_way_are_told_as_far_as_the_pbx_still_knows() -> None:
     heard = frames("live_calls")
     listed = next(number for number, frame in enumerate(heard) if b"Ping: Pong" in frame.raw)
@@ -177,3 +167,45 @@ def test_calls_cut_by_a_killed_pbx_end_estimated_once_it_lists_no_channel() -> N
         assert ours["end_time"] == died_at
         assert (ours["status"] == "completed") == (true[key]["answer_time"] is not None)
     assert is_empty(model)
+
+
+def _logged_in(name: str, *, md5: bool) -> AmiSession:
+    """A session that speaks with the captured PBX; its ActionIDs are put into the captured answers."""
+    talk = AmiSession(username="sentiric", secret="gizli-soz", md5=md5, drop_events=())
+    banner, newline, stream = (WIRE / f"{name}.ami").read_bytes().partition(b"\n")
+    talk.receive(banner + newline)
+    for frame in AmiFramer().feed(stream):
+        (sent,) = re.findall(rb"ActionID: (.+?)\r\n", talk.outgoing()) or [b"none"]
+        talk.receive(re.sub(rb"ActionID: [^\r]+", b"ActionID: " + sent, frame) + b"\r\n\r\n")
+        if talk.state is SessionState.READY:
+            break
+    return talk
+
+
+@pytest.mark.parametrize(("name", "md5"), [("login_plain", False), ("login_md5", True)])
+def test_a_captured_log_in_is_accepted(name: str, md5: bool) -> None:
+    talk = _logged_in(name, md5=md5)
+
+    assert talk.state is SessionState.READY
+    assert talk.version == "11.0.0"
+
+
+def test_a_captured_refusal_is_one() -> None:
+    with pytest.raises(PbxRefused, match="Authentication failed"):
+        _logged_in("login_refused", md5=False)
+
+
+def test_a_captured_late_boot_is_heard_as_an_event() -> None:
+    names = [AmiMessage(frame.raw).name for frame in frames("booting")]
+
+    assert "FullyBooted" in names
+
+
+@pytest.mark.parametrize("name", ["command_new_style", "command_old_style_handmade"])
+def test_the_answer_of_a_command_is_one_frame_and_what_follows_is_heard(name: str) -> None:
+    messages = [AmiMessage(frame.raw) for frame in frames(name)]
+
+    answers = [message for message in messages if message.all("output") or message.get("response") == "Follows"]
+    assert [len({*answer.all("actionid")}) for answer in answers] == [1, 1]
+    assert [b"No such command" in answer.raw for answer in answers] == [False, True]
+    assert messages[-1].get("response") == "Goodbye"
