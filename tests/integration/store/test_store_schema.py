@@ -1,7 +1,6 @@
 """The database's shape: models equal migrations, and no program touches a database it does not understand."""
 
 import asyncio
-import importlib.metadata
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -117,13 +116,6 @@ async def test_alembic_is_not_imported_when_there_is_nothing_to_do(database: Pat
     starter = await asyncio.create_subprocess_exec(sys.executable, "-c", program, str(database))
 
     assert await starter.wait() == 0
-
-
-def test_the_migrations_are_packages_of_the_distribution() -> None:
-    assert importlib.metadata.version("sentiric-edge-agent")
-    versions = Path(schema.__file__).parent / "migrations" / "versions"
-
-    assert sorted(path.name[:4] for path in versions.glob("0*.py"))[-1] == schema.HEAD
 
 
 def _shape(connection: sqlite3.Connection) -> dict[str, object]:

@@ -4,7 +4,8 @@ import asyncio
 import os
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -30,9 +31,12 @@ async def _rows(store: Store, query: str, *values: Any) -> list[tuple[Any, ...]]
     return await store.reader.run(lambda connection: connection.execute(query, values).fetchall())
 
 
-def _session(store: Store) -> Session:
+@contextmanager
+def _session(store: Store) -> Iterator[Session]:
     engine = create_engine(f"sqlite:///{store.path}", json_serializer=rows.json_text)
-    return Session(engine)
+    with Session(engine) as session:
+        yield session
+    engine.dispose()
 
 
 async def test_what_the_writer_wrote_is_what_sqlmodel_reads(store: Store, writer: Writer) -> None:
@@ -49,7 +53,6 @@ async def test_what_the_writer_wrote_is_what_sqlmodel_reads(store: Store, writer
         assert (written.call_id, written.tenant_id, written.position) == (read.id, read.tenant_id, 0)
         assert (written.task_name, written.state_data, written.start_time) == ("route", {"step": 3}, START)
         assert session.exec(select(Interaction)).one().data == {"text": "Merhaba, ne lazım?"}
-        session.get_bind().engine.dispose()
 
 
 async def test_columns_not_told_get_the_defaults_of_the_model(store: Store, writer: Writer) -> None:
@@ -63,7 +66,6 @@ async def test_columns_not_told_get_the_defaults_of_the_model(store: Store, writ
         assert {name: getattr(read, name) for name in told_or_default} == {
             name: getattr(like, name) for name in told_or_default
         }
-        session.get_bind().engine.dispose()
 
 
 async def test_what_sqlmodel_wrote_is_known_to_the_writer(store: Store, writer: Writer) -> None:
@@ -72,7 +74,6 @@ async def test_what_sqlmodel_wrote_is_known_to_the_writer(store: Store, writer: 
         session.flush()
         session.add(Call(**row(1), tenant_id=session.exec(select(Tenant.id)).one()))
         session.commit()
-        session.get_bind().engine.dispose()
 
     assert await writer.commit(Group(finished=[call(1)])) == CommitResult(unchanged=1)
     assert await _rows(store, "SELECT legs FROM call") == [('[{"channel":"PJSIP/1","cause":16}]',)]
@@ -201,7 +202,6 @@ async def test_a_pbx_has_one_open_gap_that_began_when_it_was_first_not_heard(sto
             ("main", START, LATER, "line_lost"),
             ("branch", LATER, None, "line_lost"),
         ]
-        session.get_bind().engine.dispose()
 
 
 async def test_an_empty_group_costs_no_transaction(store: Store, writer: Writer) -> None:
