@@ -177,8 +177,8 @@ class LiveCall:
             pbx=self.pbx,
             direction=direction,
             callee=self.callee,
-            context=root.context if root else None,
-            accountcode=root.accountcode if root else None,
+            context=(root.context or None) if root else None,
+            accountcode=(root.accountcode or None) if root else None,
             endpoints=endpoints,
             trunks=frozenset(endpoint for endpoint in endpoints if self.rules.is_trunk(endpoint)),
             extensions=frozenset(number for number in extensions if number),
@@ -254,7 +254,7 @@ class LiveCall:
         ended_at = self.ended_at
         if ended_at is None:
             raise ValueError(f"call {self.call_sid} has not ended")
-        outcome = self.outcome()
+        outcome, root = self.outcome(), self.root
         return {
             "call_sid": self.call_sid,
             "trace_id": self.trace_id,
@@ -279,7 +279,7 @@ class LiveCall:
             "hangup_source": self.hangup_source or HangupSource.PBX if not self.end_estimated else self.hangup_source,
             "queue": self.queue,
             "merged_into": self.merged_into,
-            "legs": [leg.told() for leg in self.legs.values()],
+            "legs": [leg.told() for leg in sorted(self.legs.values(), key=lambda leg: leg is not root)],
             "timeline": self.timeline,
             "source": "ami",
             "start_estimated": self.start_estimated,

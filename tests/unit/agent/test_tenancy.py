@@ -1,0 +1,173 @@
+"""Whose call it is."""
+
+from typing import Any
+
+import pytest
+
+from agent.calls.model import CallModel
+from agent.calls.rules import CallRules
+from agent.calls.tenancy import Assignment, CallFacts, assign, facts_of_legs, matches
+from config.settings import TenancySettings, TenantRule
+from sync.models import Direction
+from tests.unit.agent.captures import events, frames, is_empty, new_model, played
+from tests.unit.agent.stories import Story, tell
+from tests.unit.agent.test_wire import WHOLE
+
+INBOUND = CallFacts(
+    pbx="main",
+    direction=Direction.INBOUND,
+    callee="902125551001",
+    context="from-trunk-acme",
+    accountcode="7",
+    endpoints=frozenset({"PJSIP/trunk-acme", "PJSIP/101"}),
+    trunks=frozenset({"PJSIP/trunk-acme"}),
+    extensions=frozenset({"101"}),
+)
+OUTBOUND = CallFacts(
+    pbx="main", direction=Direction.OUTBOUND, callee="902125551001", extensions=frozenset({"150", "ayse", "9" * 5000})
+)
+
+
+def rule(**conditions: Any) -> TenantRule:  # Any: conditions are of several types
+    return TenantRule(tenant="acme", **conditions)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"pbx": "main"},
+        {"context": "from-trunk-*"},
+        {"accountcode": "7"},
+        {"trunk": "PJSIP/trunk-acme"},
+        {"endpoint": "PJSIP/1*"},
+        {"did_prefix": "90212555"},
+        {"did_prefix": "+90212555"},
+        {"did_range": ("902125551000", "902125551099")},
+        {"did_range": ("+902125551001", "+902125551001")},
+        {"extension_range": (100, 199)},
+        {"pbx": "main", "did_prefix": "90212", "context": "from-trunk-acme"},
+    ],
+)
+def test_a_rule_whose_conditions_all_hold_matches(condition: dict[str, Any]) -> None:
+    assert matches(rule(**condition), INBOUND)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"pbx": "other"},
+        {"context": "from-trunk"},
+        {"context": "FROM-TRUNK-ACME"},
+        {"accountcode": "77"},
+        {"trunk": "PJSIP/101"},
+        {"endpoint": "PJSIP/2*"},
+        {"did_prefix": "212555"},
+        {"did_range": ("902125551002", "902125551099")},
+        {"did_range": ("0001", "9999")},
+        {"extension_range": (102, 199)},
+        {"pbx": "main", "did_prefix": "444"},
+    ],
+)
+def test_a_rule_with_a_condition_that_does_not_hold_does_not_match(condition: dict[str, Any]) -> None:
+    assert not matches(rule(**condition), INBOUND)
+
+
+def test_a_number_called_from_inside_is_no_did() -> None:
+    assert not matches(rule(did_prefix="90212"), OUTBOUND)
+    assert not matches(rule(did_range=("902125551000", "902125551099")), OUTBOUND)
+
+
+def test_a_did_counts_while_the_direction_is_not_known() -> None:
+    assert matches(rule(did_prefix="90212"), CallFacts(pbx="main", callee="+902125551001"))
+
+
+def test_an_outbound_call_is_its_caller_s_and_odd_numbers_are_no_extensions() -> None:
+    assert matches(rule(extension_range=(100, 199)), OUTBOUND)
+    assert not matches(rule(extension_range=(200, 10**9)), OUTBOUND)
+
+
+def test_nothing_known_matches_nothing() -> None:
+    for condition in ({"context": "*"}, {"trunk": "*"}, {"endpoint": "*"}, {"did_prefix": ""}, {"accountcode": ""}):
+        assert not matches(rule(**condition), CallFacts(pbx="main"))
+
+
+def test_the_first_rule_that_matches_wins() -> None:
+    tenancy = TenancySettings(
+        default="rest",
+        rules=(
+            TenantRule(tenant="never", pbx="other"),
+            TenantRule(tenant="acme", did_prefix="90212"),
+            TenantRule(tenant="globex", context="from-trunk-*"),
+        ),
+    )
+
+    assert assign(tenancy, INBOUND) == Assignment("acme", 1)
+
+
+def test_a_call_that_no_rule_matches_is_the_default_tenant_s_or_nobody_s() -> None:
+    assert assign(TenancySettings(default="rest"), INBOUND) == Assignment("rest", None)
+    assert assign(TenancySettings(), INBOUND) == Assignment(None, None)
+
+
+# While a call lasts
+
+BY_PHONE = TenancySettings(default="rest", rules=(TenantRule(tenant="acme", endpoint="PJSIP/101"),))
+
+
+def assignment(model: CallModel) -> Assignment:
+    (call,) = model.live_calls()
+    return call.assignment
+
+
+def test_the_default_is_provisional_until_a_rule_matches() -> None:
+    model, story = new_model(BY_PHONE), Story().from_trunk()
+    tell(model, story)
+    assert assignment(model) == Assignment("rest", None)
+
+    tell(model, Story().dials("x", "PJSIP/101"))
+
+    assert assignment(model) == Assignment("acme", 0)
+
+
+def test_a_tenant_found_by_a_rule_stays() -> None:
+    model = new_model(
+        TenancySettings(
+            rules=(TenantRule(tenant="globex", endpoint="PJSIP/201"), TenantRule(tenant="acme", did_prefix="90212"))
+        )
+    )
+    tell(model, Story().from_trunk())
+
+    tell(model, Story().dials("x", "PJSIP/201"))
+
+    assert assignment(model) == Assignment("acme", 1)
+
+
+def test_a_call_without_a_tenant_is_kept_unassigned() -> None:
+    model = new_model(TenancySettings())
+
+    (call,) = tell(model, Story().from_trunk().hangs_up("a").closes("a"))
+
+    assert call.assignment == Assignment()
+    assert is_empty(model)
+
+
+def test_rules_mended_while_a_call_lasts_count_for_it() -> None:
+    model = new_model(TenancySettings())
+    tell(model, Story().from_trunk())
+
+    model.assign = lambda facts: assign(BY_PHONE, facts)
+    tell(model, Story().dials("x", "PJSIP/101"))
+
+    assert assignment(model) == Assignment("acme", 0)
+
+
+@pytest.mark.parametrize("name", [*WHOLE, "live_calls"])
+def test_a_stored_call_tells_tenant_rules_what_the_live_one_told(name: str) -> None:
+    for call in played(events(frames(name))).take_ended():
+        row = call.to_row()
+
+        stored = facts_of_legs(
+            pbx=row["pbx"], direction=row["direction"], callee=row["callee_id"], legs=row["legs"], rules=CallRules()
+        )
+
+        assert stored == call.facts()
