@@ -15,8 +15,6 @@ from typing import Self
 BOOT_SECONDS = 60.0
 COMMAND_SECONDS = 60.0
 POLL_SECONDS = 0.1
-# systemd's own signal for "switch off at once, stop nothing properly".
-POWER_OFF_NOW = "SIGRTMIN+14"
 CGROUPS = Path("/sys/fs/cgroup")
 CGROUP_PREFIX = "sentiric-edge-machine-"
 # Arguments: control groups, then --, then the command that shall run in them.
@@ -54,7 +52,7 @@ class Machine:
     """Boots a root directory with all changes kept in memory, so the root stays as it is and can be shared.
 
     Its network is its own loopback interface and nothing else. It ends with the block, and also when this
-    process is killed: the kernel then signals systemd-nspawn, which switches the machine off.
+    process is killed: the kernel then signals systemd-nspawn, which kills the machine.
     """
 
     def __init__(self, root: Path, *, console: Path, read_only: Mapping[str, Path] | None = None) -> None:
@@ -166,7 +164,7 @@ class Machine:
             "--register=no",
             *([] if _host_runs_systemd() else ["--keep-unit"]),
             "--notify-ready=yes",
-            f"--kill-signal={POWER_OFF_NOW}",
+            "--kill-signal=SIGKILL",  # what nspawn sends to the machine's first process when told to end
             f"--directory={self._root}",
             "--volatile=overlay",
             "--private-network",
