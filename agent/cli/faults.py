@@ -89,8 +89,9 @@ def _leaves(exc: BaseException) -> Iterator[BaseException]:
 # What an operator can do something about: files, rights, disks. Any other OSError that arrives here is a bug.
 _OPERATORS = frozenset(
     {
-        errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EROFS, errno.ENOSPC, errno.EDQUOT,
-        errno.EIO, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ELOOP, errno.EADDRINUSE,
+        errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EROFS, errno.ENOSPC,
+        errno.EDQUOT, errno.EIO, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ELOOP,
+        errno.EADDRINUSE,
     }
 )  # fmt: skip
 

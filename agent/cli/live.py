@@ -1,12 +1,14 @@
 """`edge-agent live`: the calls under way."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agent.cli.client import RunningAgent
 from agent.cli.output import AsJson, clock, counted, say, say_again, say_json, table
 from agent.cli.settings import DEFAULT_FILE, ConfigFile, load_to_look
-from agent.cli.watch import Interval, Watch, watched
+from agent.cli.watch import Interval, Watch, show_again_and_again
+
+if TYPE_CHECKING:
+    from agent.cli.client import RunningAgent
 
 
 def show_live(
@@ -17,14 +19,22 @@ def show_live(
     interval: Interval = 1.0,
 ) -> None:
     """Show the calls under way, as services on this machine see them."""
+    from agent.cli.client import RunningAgent
+
     agent = RunningAgent(load_to_look(file).socket_file)
-    for _ in watched(watch, interval):
-        told = agent.get("/v1/calls")
-        if as_json:
-            say_json(told, compact=watch)
-        else:
-            text = "\n".join(live_lines(told["calls"], now=datetime.now(UTC)))
-            say_again(text) if watch else say(text)
+    if watch:
+        show_again_and_again(lambda: _show(agent, as_json=as_json, again=True), interval=interval)
+    else:
+        _show(agent, as_json=as_json)
+
+
+def _show(agent: "RunningAgent", *, as_json: bool, again: bool = False) -> None:
+    told = agent.get("/v1/calls")
+    if as_json:
+        say_json(told, compact=again)
+        return
+    text = "\n".join(live_lines(told["calls"], now=datetime.now(UTC)))
+    say_again(text) if again else say(text)
 
 
 def live_lines(calls: list[dict[str, Any]], *, now: datetime) -> list[str]:

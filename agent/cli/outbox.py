@@ -1,16 +1,17 @@
 """`edge-agent outbox` and `edge-agent sync …`: what waits for the centre, and sending it."""
 
-import asyncio
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from agent.cli.client import RunningAgent
 from agent.cli.faults import CommandFailed, ExitCode, NotRunning
 from agent.cli.output import AsJson, counted, length, moment, say, say_json, table
 from agent.cli.settings import DEFAULT_FILE, ConfigFile, load_to_look
+
+if TYPE_CHECKING:
+    from agent.cli.client import RunningAgent
 
 outbox_app = typer.Typer(help="What waits for the centre, and what it refused.", rich_markup_mode=None)
 sync_app = typer.Typer(help="Send calls to the centre.", no_args_is_help=True, rich_markup_mode=None)
@@ -56,6 +57,8 @@ def retry(
     as_json: AsJson = False,
 ) -> None:
     """Send refused calls again, one or all, for example after the centre was mended."""
+    from agent.cli.client import RunningAgent
+
     settings = load_to_look(file)
     if sid is not None:
         sid = _refused_sid(settings, sid)
@@ -63,6 +66,8 @@ def retry(
         query = {} if sid is None else {"call_sid": sid}
         result = RunningAgent(settings.socket_file, timeout=60).post("/v1/quarantine/retry", **query)
     except NotRunning:
+        import asyncio
+
         from agent.cli.local import retry_without_agent
 
         result = {"requeued": asyncio.run(retry_without_agent(settings, sid))}
@@ -92,6 +97,8 @@ def sync_now(
     as_json: AsJson = False,
 ) -> None:
     """Have the running agent send at once, also out of a pause, and tell what came of it."""
+    from agent.cli.client import RunningAgent
+
     agent = RunningAgent(load_to_look(file).socket_file)
     before = agent.get("/v1/status")
     agent.post("/v1/sync")
@@ -111,7 +118,7 @@ def sync_now(
         raise typer.Exit(ExitCode.ERROR)
 
 
-def _followed(agent: RunningAgent, before: dict[str, Any], wait: float) -> tuple[dict[str, Any], str]:
+def _followed(agent: "RunningAgent", before: dict[str, Any], wait: float) -> tuple[dict[str, Any], str]:
     """The status when it is decided what came of it, or when the time is over."""
     deadline = time.monotonic() + wait
     while True:

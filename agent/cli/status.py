@@ -9,7 +9,7 @@ import typer
 from agent.cli.faults import ExitCode, NotRunning
 from agent.cli.output import AsJson, note, say, say_again, say_json
 from agent.cli.settings import DEFAULT_FILE, ConfigFile, load_to_look
-from agent.cli.watch import Interval, Watch, watched
+from agent.cli.watch import Interval, Watch, show_again_and_again
 
 if TYPE_CHECKING:
     from agent.health import AgentStatus
@@ -29,21 +29,26 @@ def show_status(
 
     Exits with 0 while an agent runs and with 3 if none does; then what the local database knows is shown.
     """
-    code = ExitCode.OK
-    for is_first in watched(watch, interval):
-        status = read_status(file)
-        if as_json:
-            say_json(status.model_dump(mode="json"), compact=watch)
-        else:
-            from agent.cli.status_text import status_lines
-
-            text = "\n".join(status_lines(status, now=datetime.now(UTC)))
-            say_again(text) if watch else say(text)
-        code = _code(status, fail_on_warning=fail_on_warning)
-        if code is ExitCode.NOT_RUNNING and is_first and not watch:
-            note("edge-agent: no agent is running; this is what the local database knows")
+    if watch:
+        show_again_and_again(lambda: _show(read_status(file), as_json=as_json, again=True), interval=interval)
+        return
+    status = read_status(file)
+    _show(status, as_json=as_json)
+    code = _code(status, fail_on_warning=fail_on_warning)
+    if code is ExitCode.NOT_RUNNING:
+        note("edge-agent: no agent is running; this is what the local database knows")
     if code is not ExitCode.OK:
         raise typer.Exit(code)
+
+
+def _show(status: "AgentStatus", *, as_json: bool, again: bool = False) -> None:
+    if as_json:
+        say_json(status.model_dump(mode="json"), compact=again)
+        return
+    from agent.cli.status_text import status_lines
+
+    text = "\n".join(status_lines(status, now=datetime.now(UTC)))
+    say_again(text) if again else say(text)
 
 
 def read_status(file: Path) -> "AgentStatus":

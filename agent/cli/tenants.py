@@ -1,6 +1,5 @@
 """`edge-agent tenants …`: whose call is whose, and why."""
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -191,6 +190,8 @@ def reassign(*, file: ConfigFile = DEFAULT_FILE, as_json: AsJson = False) -> Non
     try:
         result = RunningAgent(settings.socket_file, timeout=120).post("/v1/tenants/reassign")
     except NotRunning:
+        import asyncio
+
         from agent.cli.local import reassign_without_agent
 
         result = asyncio.run(reassign_without_agent(settings))

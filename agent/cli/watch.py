@@ -1,7 +1,8 @@
-"""Showing something again and again until Ctrl-C, or until whoever reads it has gone."""
+"""Showing something again and again until Ctrl-C."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -10,14 +11,9 @@ Watch = Annotated[bool, typer.Option("--watch", "-w", help="Show it again and ag
 Interval = Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")]
 
 
-def watched(watch: bool, interval: float) -> Iterator[bool]:
-    """Once, or again and again; tells whether it is the first time. Ctrl-C is the ordinary way to end it."""
-    yield True
-    if not watch:
-        return
-    try:
+def show_again_and_again(show: Callable[[], object], *, interval: float) -> None:
+    """Until Ctrl-C, which is the ordinary way to end it."""
+    with suppress(KeyboardInterrupt):
         while True:
+            show()
             time.sleep(interval)
-            yield False
-    except KeyboardInterrupt:
-        return
