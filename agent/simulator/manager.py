@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
+from agent.simulator.channel import Channel
 from agent.simulator.events import CLASS_OF, Event, EventClass, classes_of
-from agent.simulator.exchange import Channel, Exchange, local_time
+from agent.simulator.exchange import Exchange, local_time
 
 BANNER: Final = b"Asterisk Call Manager/11.0.0\r\n"
 VERSION: Final = "22.10.1"
