@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -26,6 +26,7 @@ from agent.store.repository import Repository
 from agent.tracker import Tracker
 from config.describe import fingerprint
 from config.settings import CentralSettings, Settings
+from sync.errors import OutboxUnavailable
 from sync.outbox import Backlog
 from sync.syncer import Syncer
 
@@ -88,7 +89,7 @@ class Probe:
                 last = await self._repository.last_call_time(line.pbx)
                 if last is not None:
                     latest[line.pbx] = last
-        except StoreUnavailable as exc:
+        except (StoreUnavailable, OutboxUnavailable) as exc:
             error = error or str(exc)
         disk = shutil.disk_usage(self._settings.state_directory)
         status = AgentStatus(
@@ -142,8 +143,12 @@ class Probe:
             reconnects=line.reconnects,
             clock_offset_seconds=line.clock_offset_seconds,
             open_gap_since=gaps.get(line.pbx),
-            warnings=tuple(line.warnings.values()),
+            warnings=(*line.warnings.values(), *self._ignored(line.pbx)),
         )
+
+    def _ignored(self, pbx: str) -> Iterator[str]:
+        if ignored := self._tracker.ignored_channels(pbx):
+            yield f"{ignored} channels were not followed, because too many are open at once"
 
     def _central(self) -> CentralHealth:
         if self._syncer is None or self._settings.central is None:

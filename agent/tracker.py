@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain, repeat
 from pathlib import Path
@@ -25,7 +25,7 @@ from agent.errors import StoreUnavailable
 from agent.pbx.feed import Interpreter
 from agent.store.journal import Journal
 from agent.store.segment import Frame, Segment
-from agent.store.writer import FinishedCall, GapClosed, GapOpened, Group, LiveAnchor, Writer
+from agent.store.writer import CommitResult, FinishedCall, GapClosed, GapOpened, Group, LiveAnchor, Writer
 from config.settings import TenancySettings
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class TrackerStatus:
     store_error_since: datetime | None = None
     waiting_bytes: int = 0
     waiting_calls: int = 0
-    last_call_at: dict[str, datetime] = field(default_factory=dict)  # by PBX
+    calls_left_out: int = 0  # that could not be written at all
 
 
 def _utc_now() -> datetime:
@@ -130,6 +130,10 @@ class Tracker:
     def live_calls(self) -> list[LiveCall]:
         """Every live call of every PBX."""
         return [call for feed in self._feeds.values() for call in feed.model.live_calls()]
+
+    def ignored_channels(self, pbx: str) -> int:
+        """Channels of a PBX that were not followed, because more were open than can be honest."""
+        return self._feeds[pbx].model.ignored_channels
 
     async def restore(self) -> None:
         """Replay what was said since the oldest call that was live when the agent last stopped."""
@@ -212,7 +216,7 @@ class Tracker:
             group, self._failed = _joined(self._failed, group), None
         self._committing_since = time.monotonic()
         try:
-            result = await self._writer.commit(group)
+            result = await self._write(group)
         except StoreUnavailable:
             self._failed = group
             raise
@@ -227,6 +231,27 @@ class Tracker:
         self._count_waiting()
         if result.enqueued:
             self._on_commit()
+
+    async def _write(self, group: Group) -> CommitResult:
+        """Write the group; a call that cannot be written at all is left out, so that it stops nobody else.
+
+        What the PBX said of it stays in the journal.
+        """
+        try:
+            return await self._writer.commit(group)
+        except ValueError:
+            good = []
+            for call in group.finished:
+                try:
+                    await self._writer.commit(Group(finished=[call]))
+                except ValueError as exc:
+                    sid = str(call.row.get("call_sid"))
+                    log.error("a call cannot be written and is left out: %s", exc, extra={"call_sid": sid})
+                    self.status.calls_left_out += 1
+                    group = replace(group, forgotten=[*group.forgotten, sid])
+                else:
+                    good.append(call)
+            return await self._writer.commit(replace(group, finished=good))
 
     def _cannot_write(self, exc: StoreUnavailable) -> None:
         if self.status.store_error is None:
@@ -244,8 +269,6 @@ class Tracker:
         for feed in self._feeds.values():
             feed.take(self._writer.next_segment_id, segments, opened, finished, gaps)
         self.status.calls_ended += len(finished)
-        for call in finished:
-            self.status.last_call_at[call.row["pbx"]] = call.row["end_time"]
         return Group(segments=segments, opened=opened, finished=finished, gaps=gaps)
 
     def _count_waiting(self) -> None:

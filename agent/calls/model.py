@@ -196,9 +196,13 @@ class CallModel:
 
     def _touch(self, call: LiveCall, at: datetime) -> None:
         call.last_heard_at = at
+        self._changed[call.call_sid] = call
+
+    def _learned(self, call: LiveCall, at: datetime) -> None:
+        """Something that tenant rules look at may be known now."""
         if call.assignment.rule is None:
             call.assignment = self.assign(call.facts())
-        self._changed[call.call_sid] = call
+        self._touch(call, at)
 
     # Channels
 
@@ -241,7 +245,7 @@ class CallModel:
             self._mark_up(call, leg, event.at)
         if event.age_seconds is not None:
             self._seen_again(call, leg, event)
-        self._touch(call, event.at)
+        self._learned(call, event.at)
 
     def _new_call(self, event: ChannelOpened) -> LiveCall:
         started_at = event.at if event.age_seconds is None else event.at - timedelta(seconds=event.age_seconds)
@@ -295,7 +299,7 @@ class CallModel:
             # They may have met at any moment while nobody listened; a call known to be answered has talked since then.
             met_at = self._last_heard_at if self._blind and call.answered_at is not None else None
             self._join_bridge(call, leg, event.bridge, min(met_at or event.at, event.at))
-        self._touch(call, event.at)
+        self._learned(call, event.at)
 
     def _opening_told(self, call: LiveCall, leg: Leg, event: ChannelOpened) -> None:
         """The list of channels overtook the word that this one was created."""
@@ -343,7 +347,7 @@ class CallModel:
             call.caller_number = call.caller_number or event.number
             call.caller_name = call.caller_name or event.name
         leg.number = leg.number or event.number
-        self._touch(call, event.at)
+        self._learned(call, event.at)
 
     def _app_started(self, event: AppStarted) -> None:
         found = self._leg(event.channel, event.linked)
@@ -353,7 +357,7 @@ class CallModel:
         self._dial_came_to_nothing(call, event.channel)
         if leg is call.root and call.callee is None and event.exten not in _SPECIAL_EXTENSIONS:
             call.callee = event.exten
-            self._touch(call, event.at)
+            self._learned(call, event.at)
         if event.application.lower() in _DIALLING:
             self._dialling(call, event)
         self._application(call, leg, event.application, event.at)
@@ -368,7 +372,7 @@ class CallModel:
         call.pending_dial = event.channel
         if any(self.rules.is_trunk(endpoint) for endpoint in dialled_endpoints(event.data)):
             call.dialled_trunk = True
-            self._touch(call, event.at)
+            self._learned(call, event.at)
 
     def _dial_came_to_nothing(self, call: LiveCall, channel: str) -> None:
         """The dialplan went on (or the channel ended) after a Dial that made no leg: nobody could be reached."""
@@ -450,7 +454,7 @@ class CallModel:
         self._talk(call, at)
         if not call.attempts():
             self._originated_only(call, at)
-        self._touch(call, at)
+        self._learned(call, at)
         call.ended_at = max(at, call.started_at)
         for linked in call.linked:
             if self._by_linked.get(linked) is call:
@@ -486,7 +490,7 @@ class CallModel:
         if call.ringing_since is None and call.answered_at is None:
             call.ringing_since = event.at
         call.note(event.at, "dialled", channel=leg.name, number=leg.number)
-        self._touch(call, event.at)
+        self._learned(call, event.at)
 
     def _dial_ended(self, event: DialEnded) -> None:
         found = self._leg(event.dest, event.linked)

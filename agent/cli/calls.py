@@ -86,7 +86,7 @@ def list_calls(
     is_cut = len(found) > limit
     del found[limit:]
     if as_json:
-        say_json({"calls": [_briefly(call) for call in found], "more": is_cut})
+        say_json({"calls": found, "more": is_cut})
         return
     if not found:
         say("No such calls.")
@@ -156,9 +156,11 @@ def export(
         since=since,
         until=until,
     )
-    write = write_csv if to is ExportFormat.CSV else write_jsonl
     with LocalCalls.of(load_to_look(file)) as calls, destination(output, bom=bom) as stream:
-        count = write(stream, calls.all(wanted, limit=limit))
+        if to is ExportFormat.CSV:
+            count = write_csv(stream, calls.all_briefly(wanted, limit=limit))
+        else:
+            count = write_jsonl(stream, calls.all(wanted, limit=limit))
     if output is not None:
         note(f"{counted(count, 'call')} written to {output}")
 
@@ -191,10 +193,6 @@ def _filter(
 def _digits(number: str) -> str:
     """The number without what people put between digits, and without a leading +, which not every PBX tells."""
     return "".join(char for char in number if char not in " +-()./")
-
-
-def _briefly(call: "Row") -> "Row":
-    return {name: value for name, value in call.items() if name not in {"legs", "timeline", "full_transcript", "id"}}
 
 
 def _line(call: "Row") -> tuple[str, ...]:

@@ -25,8 +25,15 @@ JSONS: Final = frozenset({"legs", "timeline", "full_transcript", "state_data", "
 MOMENTS: Final = frozenset(
     {
         "start_time", "pbx_answer_time", "answer_time", "end_time", "created_at", "updated_at",
-        "enqueued_at", "at", "oldest_at", "last_call_at", "from_at",
+        "enqueued_at", "at", "oldest_at", "from_at",
     }
+)  # fmt: skip
+# A call's own columns, all but those that are long.
+BRIEF: Final = (
+    "call_sid", "trace_id", "site", "pbx", "direction", "caller_id", "caller_name", "callee_id", "answered_by",
+    "status", "disposition", "start_time", "pbx_answer_time", "answer_time", "end_time", "ring_seconds",
+    "talk_seconds", "hold_seconds", "total_seconds", "hangup_cause", "hangup_source", "queue", "transferred",
+    "recording", "merged_into", "source", "start_estimated", "end_estimated", "revision", "created_at", "updated_at",
 )  # fmt: skip
 TRUTHS: Final = frozenset({"transferred", "start_estimated", "end_estimated"})
 _BUSY_SECONDS: Final = 5.0
@@ -89,15 +96,22 @@ class LocalCalls:
             yield cls(path, connection)
 
     def newest(self, wanted: Filter, *, limit: int) -> list[Row]:
-        """The calls that began last, the newest first."""
+        """The calls that began last, the newest first, without legs, timeline and transcript."""
         where, values = wanted.where()
         order = "ORDER BY call.start_time DESC, call.id DESC LIMIT ?"
-        return self._rows(f"{_CALLS} WHERE {where} {order}", *values, limit)
+        return [_without_key(row) for row in self._rows(f"{_BRIEFLY} WHERE {where} {order}", *values, limit)]
 
     def all(self, wanted: Filter, *, limit: int | None = None) -> Iterator[Row]:
         """Every such call, the oldest first, read piece by piece."""
+        return self._in_pieces(_CALLS, wanted, limit)
+
+    def all_briefly(self, wanted: Filter, *, limit: int | None = None) -> Iterator[Row]:
+        """The same without legs, timeline and transcript, which takes a fifth of the time."""
+        return self._in_pieces(_BRIEFLY, wanted, limit)
+
+    def _in_pieces(self, select: str, wanted: Filter, limit: int | None) -> Iterator[Row]:
         where, values = wanted.where()
-        query = f"{_CALLS} WHERE {where} AND (call.start_time, call.id) > (?, ?) {_OLDEST_FIRST}"
+        query = f"{select} WHERE {where} AND (call.start_time, call.id) > (?, ?) {_OLDEST_FIRST}"
         last: tuple[object, object] = ("", 0)
         left = limit
         while left is None or left > 0:
@@ -169,13 +183,15 @@ class LocalCalls:
             "JOIN quarantine ON quarantine.call_id = call.id ORDER BY at DESC, call.id"
         )
 
-    def by_pbx(self) -> dict[str, Row]:
-        """For each PBX when the last call began, how many are live, and since when it is not heard."""
-        found: dict[str, Row] = {}
-        for name, query in _BY_PBX.items():
-            for row in self._rows(query):
-                found.setdefault(row["pbx"], {})[name] = row[name]
-        return found
+    def last_call_at(self, pbx: str) -> datetime | None:
+        """When the last call kept of a PBX began."""
+        found = self._rows("SELECT start_time FROM call WHERE pbx = ? ORDER BY start_time DESC LIMIT 1", pbx)
+        return found[0]["start_time"] if found else None
+
+    def open_gap_since(self, pbx: str) -> datetime | None:
+        """Since when a PBX is not heard."""
+        found = self._rows("SELECT from_at FROM gap WHERE pbx = ? AND to_at IS NULL", pbx)
+        return found[0]["from_at"] if found else None
 
     def _rows(self, query: str, *values: object) -> list[Row]:
         return [
@@ -191,12 +207,8 @@ class LocalCalls:
 
 _FROM: Final = "FROM call LEFT JOIN tenant ON tenant.id = call.tenant_id"
 _CALLS: Final = f"SELECT call.*, tenant.name AS tenant {_FROM}"
+_BRIEFLY: Final = f"SELECT call.id, {', '.join(f'call.{name}' for name in BRIEF)}, tenant.name AS tenant {_FROM}"
 _OLDEST_FIRST: Final = "ORDER BY call.start_time, call.id LIMIT ?"
-_BY_PBX: Final = {
-    "last_call_at": "SELECT pbx, max(start_time) AS last_call_at FROM call GROUP BY pbx",
-    "live_calls": "SELECT pbx, count(*) AS live_calls FROM live_call GROUP BY pbx",
-    "from_at": "SELECT pbx, from_at FROM gap WHERE to_at IS NULL",
-}
 
 
 def _connect(path: Path) -> sqlite3.Connection:

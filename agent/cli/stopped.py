@@ -51,14 +51,13 @@ def status_without_agent(settings: "Settings") -> AgentStatus:
 
 def _with_calls(status: AgentStatus, calls: LocalCalls) -> AgentStatus:
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    known = calls.by_pbx()
     return status.model_copy(
         update={
             "pbx": tuple(
                 pbx.model_copy(
                     update={
-                        "last_call_at": known.get(pbx.name, {}).get("last_call_at"),
-                        "open_gap_since": known.get(pbx.name, {}).get("from_at"),
+                        "last_call_at": calls.last_call_at(pbx.name),
+                        "open_gap_since": calls.open_gap_since(pbx.name),
                     }
                 )
                 for pbx in status.pbx

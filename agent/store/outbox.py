@@ -5,17 +5,20 @@ nor the next batch depends on how many wait. JSON passes through as text, never 
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import Boolean
 from sqlalchemy.types import TypeEngine
 
+from agent.errors import StoreUnavailable
 from agent.store.engine import Store
 from agent.store.rows import moment_of
 from agent.store.tables import table_of
 from agent.store.writer import Writer
+from sync.errors import OutboxUnavailable
 from sync.models import Call, UtcDateTime
 from sync.outbox import Backlog
 from sync.records import Batch, CallRecord, Receipt, RecordReceipt, Verdict
@@ -49,7 +52,8 @@ class SqliteOutbox:
 
     async def next_batch(self, *, limit: int) -> Batch | None:
         """Up to `limit` waiting calls: the oldest, and a quarter of the freshest if more wait than fit in."""
-        found = await self._reader.run(partial(_read_waiting, limit=limit))
+        with _told_to_the_syncer():
+            found = await self._reader.run(partial(_read_waiting, limit=limit))
         if not found:
             return None
         return Batch(
@@ -61,11 +65,13 @@ class SqliteOutbox:
     async def settle(self, receipt: Receipt) -> None:
         """Durably take away what the centre has, and set aside what it rejected."""
         if receipt.verdicts:
-            await self._writer.transact(partial(_settle, receipt.verdicts, self._writer.now_text()))
+            with _told_to_the_syncer():
+                await self._writer.transact(partial(_settle, receipt.verdicts, self._writer.now_text()))
 
     async def backlog(self) -> Backlog:
         """How much waits, by the counts that triggers keep."""
-        return await self._reader.run(_backlog)
+        with _told_to_the_syncer():
+            return await self._reader.run(_backlog)
 
     async def retry(self, call_sid: str | None = None) -> int:
         """Have a quarantined call, or all of them, wait to be sent again; returns how many."""
@@ -75,6 +81,15 @@ class SqliteOutbox:
         while moved := await self._writer.transact(partial(_retry, _SOME_SET_ASIDE, None, self._writer.now_text())):
             total += moved
         return total
+
+
+@contextmanager
+def _told_to_the_syncer() -> Iterator[None]:
+    """The syncer stands a floor below and has its own word for a local database that cannot be used now."""
+    try:
+        yield
+    except StoreUnavailable as exc:
+        raise OutboxUnavailable(str(exc)) from exc
 
 
 class _Place(NamedTuple):

@@ -73,7 +73,7 @@ class Parts:
     async def account(self) -> Account:
         """What the three sides hold now."""
         with LocalCalls.of(self.settings) as calls:
-            captured = [_known(row) for row in calls.all(Filter())]
+            captured = [_known(row) for row in calls.all_briefly(Filter())]
         rows = await self._from_centre(
             "SELECT call_sid, tenant.name AS tenant, direction, status, disposition "
             "FROM call JOIN tenant ON tenant.id = call.tenant_id"

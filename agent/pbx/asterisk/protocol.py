@@ -177,7 +177,6 @@ class AmiSession:
         self._waiting: dict[str, Callable[[AmiMessage], None]] = {}
         self.state = SessionState.BANNER
         self.version = ""  # of the manager interface, as in the banner
-        self.filters_refused = False
 
     @property
     def oversized(self) -> int:
@@ -251,8 +250,8 @@ class AmiSession:
         for event in self._drop_events:
             self.action("Filter", ("Operation", "Add"), ("Filter", f"!Event: {event}"), then=self._filtered)
 
-    def _filtered(self, message: AmiMessage) -> None:
-        self.filters_refused |= message.get("response") != "Success"
+    def _filtered(self, _: AmiMessage) -> None:
+        """Without write=system filters are refused; then manager.conf's own eventfilter does it, or the events come."""
 
     def _answered(self, message: AmiMessage) -> bool:
         then = self._waiting.pop(message.get("actionid"), None)

@@ -10,6 +10,7 @@ from agent.store.engine import Store
 from agent.store.outbox import SqliteOutbox
 from agent.store.repository import Repository
 from agent.store.writer import FinishedCall, Group, Writer
+from sync.errors import OutboxUnavailable
 from sync.models import Call
 from sync.outbox import Backlog, Outbox
 from sync.records import Batch, CallRecord, Receipt, RecordReceipt, Verdict
@@ -238,3 +239,15 @@ async def test_counts_are_those_of_the_rows(store: Store, outbox: SqliteOutbox) 
         lambda c: c.execute("SELECT (SELECT count(*) FROM outbox), (SELECT count(*) FROM quarantine)").fetchone()
     )
     assert (backlog.records, backlog.quarantined) == counted
+
+
+async def test_a_local_database_that_cannot_be_used_is_told_in_the_syncers_own_word(
+    outbox: SqliteOutbox, store: Store, ten_waiting: None
+) -> None:
+    batch = await outbox.next_batch(limit=10)
+    await store.connection.run(lambda connection: connection.execute("PRAGMA query_only = ON"))
+    with pytest.raises(OutboxUnavailable):
+        await outbox.settle(_receipt(batch))
+    await store.connection.run(lambda connection: connection.execute("PRAGMA query_only = OFF"))
+    await outbox.settle(_receipt(batch))
+    assert (await outbox.backlog()).records == 0
