@@ -106,7 +106,7 @@ class LocalCalls:
         return self._in_pieces(_CALLS, wanted, limit)
 
     def all_briefly(self, wanted: Filter, *, limit: int | None = None) -> Iterator[Row]:
-        """The same without legs, timeline and transcript, which takes a fifth of the time."""
+        """The same without legs, timeline and transcript, which takes half the time."""
         return self._in_pieces(_BRIEFLY, wanted, limit)
 
     def _in_pieces(self, select: str, wanted: Filter, limit: int | None) -> Iterator[Row]:
