@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -71,7 +72,7 @@ def _number(text: str) -> int | None:
     return int(text) if text.isdecimal() and len(text) <= _MAX_DIGITS else None
 
 
-def _newchannel(m: AmiMessage, at: datetime) -> CallEvent | None:
+def _newchannel(m: AmiMessage, at: datetime) -> ChannelOpened | None:
     channel = m.get("uniqueid")
     if not channel:
         return None
@@ -89,21 +90,13 @@ def _newchannel(m: AmiMessage, at: datetime) -> CallEvent | None:
     )
 
 
-def _core_show_channel(m: AmiMessage, at: datetime) -> CallEvent | None:
-    channel = m.get("uniqueid")
-    if not channel:
+def _core_show_channel(m: AmiMessage, at: datetime) -> ChannelOpened | None:
+    """The same block of fields, and what has become of the channel since."""
+    opened = _newchannel(m, at)
+    if opened is None:
         return None
-    return ChannelOpened(
-        at=at,
-        channel=channel,
-        linked=m.get("linkedid") or channel,
-        name=m.get("channel"),
-        number=text_or_none(m.get("calleridnum")),
-        caller_name=text_or_none(m.get("calleridname")),
-        context=m.get("context"),
-        exten=m.get("exten"),
-        accountcode=m.get("accountcode"),
-        up=m.get("channelstate") == _UP,
+    return replace(
+        opened,
         age_seconds=_seconds(m.get("duration")),
         bridge=m.get("bridgeid") or None,
         application=m.get("application"),
