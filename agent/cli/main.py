@@ -60,7 +60,7 @@ def _flushed(code: object) -> object:
     try:
         sys.stdout.flush()
     except OSError as exc:
-        if not isinstance(exc, BrokenPipeError):
+        if not code and not isinstance(exc, BrokenPipeError):  # else it has been told
             with suppress(OSError):
                 sys.stderr.write(f"edge-agent: stdout: {exc.strerror}\n")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
