@@ -212,9 +212,9 @@ class SnapshotTaken:
     channels: frozenset[str]
 
 
-CallEvent = (
-    ChannelOpened
-    | ChannelRinging
+# What happens to one leg that is known already.
+LegEvent = (
+    ChannelRinging
     | ChannelUp
     | CallerIdentified
     | AppStarted
@@ -229,6 +229,5 @@ CallEvent = (
     | HangupRequested
     | CutOff
     | ChannelClosed
-    | LineLost
-    | SnapshotTaken
 )
+CallEvent = ChannelOpened | LegEvent | LineLost | SnapshotTaken

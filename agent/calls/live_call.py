@@ -6,75 +6,15 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from agent.calls.context import CallContext, CallState, Participant
-from agent.calls.events import DialStatus
+from agent.calls.leg import Leg, iso_text
 from agent.calls.outcome import Outcome, decide
-from agent.calls.rules import CallRules, dialled_number, extension_of
+from agent.calls.rules import CallRules, extension_of
 from agent.calls.tenancy import Assignment, CallFacts
 from sync.models import Direction, HangupSource
 
 MAX_TIMELINE: Final = 500  # entries; a call that does more is told by its first ones
 MAX_LEGS: Final = 500
 MAX_LINKED: Final = 500
-
-
-@dataclass(slots=True)
-class Leg:
-    """One channel's part in the call."""
-
-    channel: str
-    name: str
-    endpoint: str
-    opened_at: datetime
-    number: str | None = None
-    caller_name: str | None = None
-    context: str = ""
-    exten: str = ""
-    accountcode: str = ""
-    dialled: bool = False  # somebody tried to reach it
-    dialled_at: datetime | None = None
-    dial_string: str = ""
-    dial_status: DialStatus | None = None
-    dial_round: int = 0  # legs dialled together share one
-    ringing_at: datetime | None = None
-    up_at: datetime | None = None
-    bridge: str | None = None
-    bridged_at: datetime | None = None
-    talk_seconds: float = 0.0
-    held_at: datetime | None = None
-    application: str = ""
-    closed_at: datetime | None = None
-    listed_only: bool = False  # known from a list of channels, its opening was not told
-    cause: int | None = None
-
-    @property
-    def is_local(self) -> bool:
-        """A Local channel is a piece of dialplan, nobody's phone."""
-        return self.name.startswith("Local/")
-
-    def told(self) -> dict[str, Any]:
-        """As it stands in `Call.legs`; what is not known is left out."""
-        facts: dict[str, Any] = {
-            "channel": self.channel,
-            "name": self.name,
-            "endpoint": self.endpoint,
-            "number": self.number,
-            "caller_name": self.caller_name,
-            "context": self.context,
-            "exten": self.exten,
-            "accountcode": self.accountcode,
-            "dial_status": self.dial_status,
-            "start_time": _iso(self.opened_at),
-            "ring_time": _iso(self.ringing_at),
-            "answer_time": _iso(self.up_at),
-            "end_time": _iso(self.closed_at),
-            "talk_seconds": round(self.talk_seconds, 3),
-            "hangup_cause": self.cause,
-        }
-        return {name: value for name, value in facts.items() if value is not None and value != ""}
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return moment.isoformat(timespec="microseconds") if moment else None
 
 
 @dataclass(slots=True)
@@ -134,7 +74,46 @@ class LiveCall:
         """Remember what happened, for the record and for `calls explain`."""
         if len(self.timeline) < MAX_TIMELINE:
             known = {name: value for name, value in facts.items() if value is not None}
-            self.timeline.append({"at": _iso(at), "event": event} | known)
+            self.timeline.append({"at": iso_text(at), "event": event} | known)
+
+    def mark_answered(self, leg: Leg, at: datetime, *, by: str | None) -> None:
+        """Somebody, or a service in their stead, answered; only the first answer counts."""
+        if self.answered_at is not None:
+            return
+        root = self.root
+        if leg is root and root.up_at is not None:
+            at = max(at, root.up_at)
+        self.answered_at = at
+        self.answered_by = by
+        self.answering_channel = leg.channel
+        if self.ringing_since is not None:
+            self.stop_ringing(at)
+        if self.pbx_answered_at is not None and self.pbx_answered_at >= at:
+            self.pbx_answered_at = None  # the caller's leg came up because the other did
+        self.note(at, "answered", by=by)
+
+    def answer_as_originated(self, at: datetime) -> None:
+        """The PBX rang somebody and connected nobody else, as for a wake-up call: who picked up answered."""
+        for leg in self.originated():
+            if leg.up_at is not None and self.answered_at is None:
+                self.mark_answered(leg, leg.up_at, by=leg.number)
+                self.talk_seconds = max(0.0, (at - leg.up_at).total_seconds())
+
+    def stop_ringing(self, at: datetime) -> None:
+        """Nobody is being rung any more."""
+        if self.ringing_since is not None:
+            self.ring_seconds += max(0.0, (at - self.ringing_since).total_seconds())
+            self.ringing_since = None
+
+    def unhold(self, leg: Leg, at: datetime) -> None:
+        """The party behind `leg` took the other off hold, or is gone."""
+        if leg.held_at is None:
+            return
+        leg.held_at = None
+        self.note(at, "unheld", channel=leg.name)
+        if self.held_since is not None and not any(other.held_at for other in self.legs.values()):
+            self.hold_seconds += max(0.0, (at - self.held_since).total_seconds())
+            self.held_since = None
 
     def direction(self) -> Direction:
         """From a trunk or an inbound context: inbound. To a trunk: outbound. Else internal."""
@@ -285,13 +264,3 @@ class LiveCall:
             "start_estimated": self.start_estimated,
             "end_estimated": self.end_estimated,
         }
-
-
-def leg_number(endpoint: str, dial_string: str, told: str | None, *, is_trunk: bool) -> str | None:
-    """The number behind a dialled leg: on a trunk the number dialled there, else the phone's own.
-
-    The PBX shows the *called* number as the caller id of a dialled channel, so the endpoint's name is asked first.
-    """
-    if is_trunk:
-        return dialled_number(dial_string) or told
-    return extension_of(endpoint) or told

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import assert_never
 
+from agent.calls.bridges import Bridges
 from agent.calls.events import (
     AppStarted,
     BridgeJoined,
@@ -24,13 +25,15 @@ from agent.calls.events import (
     DialStatus,
     HangupRequested,
     Held,
+    LegEvent,
     LineLost,
     QueueJoined,
     QueueLeft,
     SnapshotTaken,
     Unheld,
 )
-from agent.calls.live_call import MAX_LEGS, MAX_LINKED, Leg, LiveCall, leg_number
+from agent.calls.leg import Leg, leg_number
+from agent.calls.live_call import MAX_LEGS, MAX_LINKED, LiveCall
 from agent.calls.rules import CallRules, dialled_endpoints, endpoint_of, queue_name
 from agent.calls.tenancy import Assignment, CallFacts
 from sync.models import HangupSource
@@ -77,7 +80,7 @@ class CallModel:
         self.assign = assign
         self._by_channel: dict[str, LiveCall] = {}
         self._by_linked: dict[str, LiveCall] = {}
-        self._bridges: dict[str, set[str]] = {}  # bridge -> channels in it
+        self._bridges = Bridges()
         self._opened_calls: list[LiveCall] = []
         self._changed: dict[str, LiveCall] = {}
         self._ended: list[LiveCall] = []
@@ -113,44 +116,55 @@ class CallModel:
         ended, self._ended = self._ended, []
         return ended
 
-    def apply(self, event: CallEvent) -> None:  # noqa: PLR0912 - one line per kind of event
+    def apply(self, event: CallEvent) -> None:
         """Take in what happened. Events about channels never seen change nothing; no order of events raises."""
         match event:
             case ChannelOpened():
                 self._opened(event)
-            case AppStarted():
-                self._app_started(event)
-            case DialBegan():
-                self._dial_began(event)
-            case DialEnded():
-                self._dial_ended(event)
-            case ChannelRinging():
-                self._ringing(event)
-            case ChannelUp():
-                self._up(event)
-            case CallerIdentified():
-                self._identified(event)
-            case BridgeJoined():
-                self._bridge_joined(event)
-            case BridgeLeft():
-                self._bridge_left(event)
-            case Held() | Unheld():
-                self._held(event)
-            case QueueJoined():
-                self._queue_joined(event)
-            case QueueLeft():
-                self._queue_left(event)
-            case HangupRequested():
-                self._hangup_requested(event)
-            case CutOff():
-                self._cut_off(event)
-            case ChannelClosed():
-                self._closed(event)
             case LineLost():
                 self._last_heard_at = event.at
                 self._blind = True
             case SnapshotTaken():
                 self._snapshot_taken(event)
+            case DialBegan() | DialEnded():
+                self._happened(event.dest, event)
+            case _:
+                self._happened(event.channel, event)
+
+    def _happened(self, channel: str, event: LegEvent) -> None:  # noqa: PLR0912 - one line per kind of event
+        found = self._leg(channel, event.linked)
+        if found is None:
+            return
+        call, leg = found
+        match event:
+            case AppStarted():
+                self._app_started(call, leg, event)
+            case DialBegan():
+                self._dial_began(call, leg, event)
+            case DialEnded():
+                self._dial_ended(call, leg, event)
+            case ChannelRinging():
+                self._ringing(call, leg, event)
+            case ChannelUp():
+                self._up(call, leg, event)
+            case CallerIdentified():
+                self._identified(call, leg, event)
+            case BridgeJoined():
+                self._bridge_joined(call, leg, event)
+            case BridgeLeft():
+                self._bridge_left(call, leg, event)
+            case Held() | Unheld():
+                self._held(call, leg, event)
+            case QueueJoined():
+                self._queue_joined(call, leg, event)
+            case QueueLeft():
+                self._queue_left(call, leg, event)
+            case HangupRequested():
+                self._hangup_requested(call, leg, event)
+            case CutOff():
+                self._cut_off(call, leg, event)
+            case ChannelClosed():
+                self._closed(call, leg, event)
             case _:
                 assert_never(event)
 
@@ -191,7 +205,7 @@ class CallModel:
         younger.merged_into = older.call_sid
         younger.open_channels = set()
         self._end(younger, at)
-        self._talk(older, at)
+        self._bridges.count_talk(older, at)
         self._changed[older.call_sid] = older
 
     def _touch(self, call: LiveCall, at: datetime) -> None:
@@ -298,7 +312,7 @@ class CallModel:
         if event.bridge is not None and leg.bridge != event.bridge:
             # They may have met at any moment while nobody listened; a call known to be answered has talked since then.
             met_at = self._last_heard_at if self._blind and call.answered_at is not None else None
-            self._join_bridge(call, leg, event.bridge, min(met_at or event.at, event.at))
+            self._bridges.join(call, leg, event.bridge, min(met_at or event.at, event.at))
         self._learned(call, event.at)
 
     def _opening_told(self, call: LiveCall, leg: Leg, event: ChannelOpened) -> None:
@@ -310,21 +324,13 @@ class CallModel:
             call.start_estimated = False
             self._caller_opened(call, event)
 
-    def _ringing(self, event: ChannelRinging) -> None:
-        found = self._leg(event.channel, event.linked)
-        if found is None:
-            return
-        call, leg = found
+    def _ringing(self, call: LiveCall, leg: Leg, event: ChannelRinging) -> None:
         if leg.ringing_at is None:
             leg.ringing_at = event.at
             call.note(event.at, "ringing", channel=leg.name)
         self._touch(call, event.at)
 
-    def _up(self, event: ChannelUp) -> None:
-        found = self._leg(event.channel, event.linked)
-        if found is None:
-            return
-        call, leg = found
+    def _up(self, call: LiveCall, leg: Leg, event: ChannelUp) -> None:
         self._mark_up(call, leg, event.at)
         self._touch(call, event.at)
 
@@ -337,23 +343,15 @@ class CallModel:
             call.pbx_answered_at = at
         self._service_answers(call, leg, at)
 
-    def _identified(self, event: CallerIdentified) -> None:
+    def _identified(self, call: LiveCall, leg: Leg, event: CallerIdentified) -> None:
         """The first number told of the caller counts: what the dialplan makes of it later is the PBX's presentation."""
-        found = self._leg(event.channel, event.linked)
-        if found is None:
-            return
-        call, leg = found
         if leg is call.root:
             call.caller_number = call.caller_number or event.number
             call.caller_name = call.caller_name or event.name
         leg.number = leg.number or event.number
         self._learned(call, event.at)
 
-    def _app_started(self, event: AppStarted) -> None:
-        found = self._leg(event.channel, event.linked)
-        if found is None:
-            return
-        call, leg = found
+    def _app_started(self, call: LiveCall, leg: Leg, event: AppStarted) -> None:
         self._dial_came_to_nothing(call, event.channel)
         if leg is call.root and call.callee is None and event.exten not in _SPECIAL_EXTENSIONS:
             call.callee = event.exten
@@ -389,7 +387,7 @@ class CallModel:
         elif self.rules.is_answering(application):
             self._service_answers(call, leg, at)
         else:
-            self._talk(call, at)
+            self._bridges.count_talk(call, at)
             return
         call.note(at, "application", application=application)
         self._touch(call, at)
@@ -397,14 +395,10 @@ class CallModel:
     def _service_answers(self, call: LiveCall, leg: Leg, at: datetime) -> None:
         """A service may be given the call before it picks up, or without ever doing so."""
         if leg.up_at is not None and self.rules.is_answering(leg.application):
-            self._mark_answered(call, leg, at, by=leg.application)
-            self._talk(call, at)
+            call.mark_answered(leg, at, by=leg.application)
+            self._bridges.count_talk(call, at)
 
-    def _hangup_requested(self, event: HangupRequested) -> None:
-        found = self._leg(event.channel, event.linked)
-        if found is None:
-            return
-        call, leg = found
+    def _hangup_requested(self, call: LiveCall, leg: Leg, event: HangupRequested) -> None:
         call.last_heard_at = event.at
         if call.hangup_source is not None:
             return
@@ -416,27 +410,19 @@ class CallModel:
             return  # a phone that declined or was busy does not end the call
         call.note(event.at, "hangup", by=call.hangup_source)
 
-    def _cut_off(self, event: CutOff) -> None:
-        found = self._leg(event.channel, event.linked)
-        if found is None:
-            return
-        call, leg = found
+    def _cut_off(self, call: LiveCall, leg: Leg, event: CutOff) -> None:
         call.last_heard_at = event.at
         if leg is call.root and call.hangup_source is None:
             call.is_cut_off = True
             call.note(event.at, "cut_off")
 
-    def _closed(self, event: ChannelClosed) -> None:
-        found = self._leg(event.channel, event.linked)
-        if found is None:
-            return
-        call, leg = found
+    def _closed(self, call: LiveCall, leg: Leg, event: ChannelClosed) -> None:
         self._close_leg(call, leg, event.at, event.cause)
 
     def _close_leg(self, call: LiveCall, leg: Leg, at: datetime, cause: int | None) -> None:
         self._dial_came_to_nothing(call, leg.channel)
-        self._leave_bridge(call, leg, at)
-        self._unhold(call, leg, at)
+        self._bridges.leave(call, leg, at)
+        call.unhold(leg, at)
         leg.closed_at = at
         leg.cause = cause
         call.note(at, "gone", channel=leg.name, cause=cause)
@@ -450,10 +436,10 @@ class CallModel:
 
     def _end(self, call: LiveCall, at: datetime) -> None:
         if call.ringing_since is not None:
-            self._stop_ringing(call, at)
-        self._talk(call, at)
+            call.stop_ringing(at)
+        self._bridges.count_talk(call, at)
         if not call.attempts():
-            self._originated_only(call, at)
+            call.answer_as_originated(at)
         self._learned(call, at)
         call.ended_at = max(at, call.started_at)
         for linked in call.linked:
@@ -463,20 +449,9 @@ class CallModel:
         self._changed.pop(call.call_sid, None)
         self._ended.append(call)
 
-    def _originated_only(self, call: LiveCall, at: datetime) -> None:
-        """The PBX rang somebody and connected nobody else, as for a wake-up call: who picked up answered."""
-        for leg in call.originated():
-            if leg.up_at is not None and call.answered_at is None:
-                self._mark_answered(call, leg, leg.up_at, by=leg.number)
-                call.talk_seconds = max(0.0, (at - leg.up_at).total_seconds())
-
     # Reaching others
 
-    def _dial_began(self, event: DialBegan) -> None:
-        found = self._leg(event.dest, event.linked)
-        if found is None:
-            return
-        call, leg = found
+    def _dial_began(self, call: LiveCall, leg: Leg, event: DialBegan) -> None:
         if call.pending_dial == event.channel:
             call.pending_dial = None
             call.dial_reached_nobody = False
@@ -492,152 +467,47 @@ class CallModel:
         call.note(event.at, "dialled", channel=leg.name, number=leg.number)
         self._learned(call, event.at)
 
-    def _dial_ended(self, event: DialEnded) -> None:
-        found = self._leg(event.dest, event.linked)
-        if found is None:
-            return
-        call, leg = found
+    def _dial_ended(self, call: LiveCall, leg: Leg, event: DialEnded) -> None:
         if leg.dial_status is None:  # Asterisk tells CANCEL twice when a queue's caller gives up
             leg.dial_status = event.status
             call.note(event.at, "dial_ended", channel=leg.name, status=event.status, forward=event.forward)
         if event.status is DialStatus.ANSWER and not leg.is_local and leg is not call.root:
-            self._mark_answered(call, leg, leg.up_at or event.at, by=leg.number)
+            call.mark_answered(leg, leg.up_at or event.at, by=leg.number)
         open_attempts = (other for other in call.legs.values() if other.dialled and other.dial_status is None)
         if call.ringing_since is not None and next(open_attempts, None) is None:
-            self._stop_ringing(call, event.at)
+            call.stop_ringing(event.at)
         self._touch(call, event.at)
-
-    def _mark_answered(self, call: LiveCall, leg: Leg, at: datetime, *, by: str | None) -> None:
-        if call.answered_at is not None:
-            return
-        root = call.root
-        if leg is root and root.up_at is not None:
-            at = max(at, root.up_at)
-        call.answered_at = at
-        call.answered_by = by
-        call.answering_channel = leg.channel
-        if call.ringing_since is not None:
-            self._stop_ringing(call, at)
-        if call.pbx_answered_at is not None and call.pbx_answered_at >= at:
-            call.pbx_answered_at = None  # the caller's leg came up because the other did
-        call.note(at, "answered", by=by)
-
-    def _stop_ringing(self, call: LiveCall, at: datetime) -> None:
-        if call.ringing_since is not None:
-            call.ring_seconds += max(0.0, (at - call.ringing_since).total_seconds())
-            call.ringing_since = None
 
     # Talking
 
-    def _bridge_joined(self, event: BridgeJoined) -> None:
-        found = self._leg(event.channel, event.linked)
-        if found is None:
-            return
-        call, leg = found
-        self._join_bridge(call, leg, event.bridge, event.at)
+    def _bridge_joined(self, call: LiveCall, leg: Leg, event: BridgeJoined) -> None:
+        self._bridges.join(call, leg, event.bridge, event.at)
         self._touch(call, event.at)
 
-    def _join_bridge(self, call: LiveCall, leg: Leg, bridge: str, at: datetime) -> None:
-        if leg.bridge == bridge:
-            return
-        self._leave_bridge(call, leg, at)
-        leg.bridge = bridge
-        leg.bridged_at = at
-        members = self._bridges.setdefault(bridge, set())
-        members.add(leg.channel)
-        call.note(at, "bridged", channel=leg.name)
-        if call.answered_at is None and len(members) > 1:
-            for channel in members:
-                other = call.legs.get(channel)
-                if other is not None and other is not call.root and not other.is_local:
-                    self._mark_answered(call, other, other.up_at or at, by=other.number)
-                    break
-        self._talk(call, at)
-
-    def _bridge_left(self, event: BridgeLeft) -> None:
-        found = self._leg(event.channel, event.linked)
-        if found is None:
-            return
-        call, leg = found
+    def _bridge_left(self, call: LiveCall, leg: Leg, event: BridgeLeft) -> None:
         if leg.bridge == event.bridge:
-            self._leave_bridge(call, leg, event.at)
+            self._bridges.leave(call, leg, event.at)
         self._touch(call, event.at)
 
-    def _leave_bridge(self, call: LiveCall, leg: Leg, at: datetime) -> None:
-        if leg.bridge is None:
-            return
-        members = self._bridges.get(leg.bridge)
-        if members is not None:
-            members.discard(leg.channel)
-            if not members:
-                del self._bridges[leg.bridge]
-        if leg.bridged_at is not None:
-            leg.talk_seconds += max(0.0, (at - leg.bridged_at).total_seconds())
-        leg.bridge = None
-        leg.bridged_at = None
-        self._talk(call, at)
-
-    def _talk(self, call: LiveCall, at: datetime) -> None:
-        """Start or stop the clock of the conversation: two parties in one bridge, or a service that answered."""
-        talking = self._somebody_talks(call)
-        if talking and call.talking_since is None:
-            call.talking_since = at
-        elif not talking and call.talking_since is not None:
-            call.talk_seconds += max(0.0, (at - call.talking_since).total_seconds())
-            call.talking_since = None
-
-    def _somebody_talks(self, call: LiveCall) -> bool:
-        if call.answered_at is None:
-            return False
-        root = call.root
-        if root is not None and root.channel in call.open_channels and self.rules.is_answering(root.application):
-            return True
-        for channel in call.open_channels:
-            bridge = call.legs[channel].bridge
-            if bridge is not None and len(self._bridges.get(bridge, ())) > 1:
-                return True
-        return False
-
-    def _held(self, event: Held | Unheld) -> None:
-        found = self._leg(event.channel, event.linked)
-        if found is None:
-            return
-        call, leg = found
+    def _held(self, call: LiveCall, leg: Leg, event: Held | Unheld) -> None:
         if isinstance(event, Held):
             if leg.held_at is None:
                 leg.held_at = event.at
                 call.held_since = call.held_since or event.at
                 call.note(event.at, "held", channel=leg.name)
         else:
-            self._unhold(call, leg, event.at)
+            call.unhold(leg, event.at)
         self._touch(call, event.at)
-
-    def _unhold(self, call: LiveCall, leg: Leg, at: datetime) -> None:
-        if leg.held_at is None:
-            return
-        leg.held_at = None
-        call.note(at, "unheld", channel=leg.name)
-        if call.held_since is not None and not any(other.held_at for other in call.legs.values()):
-            call.hold_seconds += max(0.0, (at - call.held_since).total_seconds())
-            call.held_since = None
 
     # Queues
 
-    def _queue_joined(self, event: QueueJoined) -> None:
-        found = self._leg(event.channel, event.linked)
-        if found is None:
-            return
-        call, _ = found
+    def _queue_joined(self, call: LiveCall, leg: Leg, event: QueueJoined) -> None:
         call.queue = event.queue or call.queue
         call.in_queue = True
         call.note(event.at, "queued", queue=event.queue, position=event.position)
         self._touch(call, event.at)
 
-    def _queue_left(self, event: QueueLeft) -> None:
-        found = self._leg(event.channel, event.linked)
-        if found is None:
-            return
-        call, _ = found
+    def _queue_left(self, call: LiveCall, leg: Leg, event: QueueLeft) -> None:
         if call.in_queue:
             call.in_queue = False
             call.note(event.at, "left_queue", queue=event.queue)
