@@ -28,7 +28,7 @@ from agent.store.journal import Journal
 from agent.store.outbox import SqliteOutbox
 from agent.store.repository import Repository
 from agent.store.writer import Writer
-from agent.tracker import Tracker
+from agent.tracking.tracker import Tracker
 from config.errors import ConfigError
 from config.settings import AsteriskSettings, Settings
 from sync.backoff import Backoff

@@ -23,7 +23,7 @@ from agent.live.feed import LiveFeed
 from agent.pbx.feed import LineState, LineStatus
 from agent.store.outbox import SqliteOutbox
 from agent.store.repository import Repository
-from agent.tracker import Tracker
+from agent.tracking.tracker import Tracker
 from config.describe import fingerprint
 from config.settings import CentralSettings, Settings
 from sync.errors import OutboxUnavailable

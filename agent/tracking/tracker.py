@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from agent.calls.context import CallContext
-from agent.calls.events import CallEvent, LineLost, SnapshotTaken
 from agent.calls.live_call import LiveCall
 from agent.calls.model import CallModel
 from agent.calls.rules import CallRules
@@ -24,14 +23,13 @@ from agent.calls.tenancy import Assignment, CallFacts, assign
 from agent.errors import StoreUnavailable
 from agent.pbx.feed import Interpreter
 from agent.store.journal import Journal
-from agent.store.segment import Frame, Segment
+from agent.store.segment import Segment
 from agent.store.writer import CommitResult, FinishedCall, GapClosed, GapOpened, Group, LiveAnchor, Writer
+from agent.tracking.feed import MAX_WAITING_BYTES, PbxFeed
 from config.settings import TenancySettings
 
 log = logging.getLogger(__name__)
 
-# What may wait in memory while SQLite cannot write; beyond it reading from the PBX stops, so that the PBX waits for us.
-_MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
 _MAX_WAITING_CALLS: Final = 20_000
 _RETRY_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 _STUCK_SECONDS: Final = 20.0  # a commit that neither ends nor fails
@@ -113,10 +111,10 @@ class Tracker:
         self._failed: Group | None = None  # to be committed again before anything newer
         self.status = TrackerStatus()
 
-    def add_pbx(self, name: str, *, rules: CallRules, interpreter: Interpreter) -> "PbxFeed":
+    def add_pbx(self, name: str, *, rules: CallRules, interpreter: Interpreter) -> PbxFeed:
         """The feed of one PBX, to be restored before its connector starts."""
         model = CallModel(site=self._site, pbx=name, rules=rules, assign=self._assign)
-        feed = PbxFeed(self, name, model=model, interpreter=interpreter)
+        feed = PbxFeed(name, model=model, interpreter=interpreter, keeper=self, boot_id=self._boot_id)
         self._feeds[name] = feed
         return feed
 
@@ -188,11 +186,6 @@ class Tracker:
     async def wait_for_room(self) -> None:
         """Return when there is room."""
         await self._room.wait()
-
-    @property
-    def boot_id(self) -> str:
-        """Of this run."""
-        return self._boot_id
 
     # Committing
 
@@ -281,7 +274,7 @@ class Tracker:
     def check_room(self) -> None:
         """Stop or go on reading."""
         waiting = self.status.waiting_bytes if self._failed else sum(f.waiting_bytes for f in self._feeds.values())
-        if waiting < _MAX_WAITING_BYTES and self.status.waiting_calls < _MAX_WAITING_CALLS:
+        if waiting < MAX_WAITING_BYTES and self.status.waiting_calls < _MAX_WAITING_CALLS:
             self._room.set()
         elif self._room.is_set():
             self._room.clear()
@@ -296,125 +289,3 @@ def _joined(first: Group, second: Group) -> Group:
         forgotten=[*first.forgotten, *second.forgotten],
         gaps=[*first.gaps, *second.gaps],
     )
-
-
-class PbxFeed:
-    """One PBX's frames on their way into the model and the journal; implements `agent.pbx.feed.Feed`."""
-
-    def __init__(self, tracker: Tracker, pbx: str, *, model: CallModel, interpreter: Interpreter) -> None:
-        self._tracker = tracker
-        self._pbx = pbx
-        self.model = model
-        self._interpreter = interpreter  # only for the replay; live, the connector interprets
-        self._frames: list[Frame] = []
-        self._first_at: datetime | None = None
-        self._first_monotonic_ns = 0
-        self._connection = 1
-        self._gaps: list[GapOpened | GapClosed] = []
-        self._blind = False  # a gap is open: nothing was heard since
-        self._telling = False
-        self.waiting_bytes = 0
-
-    async def restore(self, journal: Journal) -> None:
-        """Bring the model to where it was when the agent stopped."""
-        anchor = await journal.oldest_live_anchor(self._pbx)
-        last_at = await journal.last_heard_at(self._pbx)
-        if anchor is not None:
-            async for segment in journal.replay_from(self._pbx, anchor):
-                for frame in segment.frames:
-                    at = segment.first_at + timedelta(microseconds=frame.offset_us)
-                    event = self._interpreter.interpret(frame.data, at)
-                    if event is not None:
-                        self.model.apply(event)
-                # Whatever ended here was committed together with this very segment.
-                self.model.take_ended()
-                self.model.take_opened()
-        self.model.take_changed()
-        if last_at is not None:
-            self.model.apply(LineLost(last_at))
-            self._gaps.append(GapOpened(self._pbx, last_at, "agent_down", "the agent was not running"))
-            self._blind = True
-            self._tracker.wake()
-        restored = self.model.live_calls()
-        for call in restored:
-            self._tracker.tell_live(call)
-        if restored:
-            log.info("live calls restored from the journal", extra={"pbx": self._pbx, "calls": len(restored)})
-
-    # agent.pbx.feed.Feed
-
-    def heard(self, frame: bytes, event: CallEvent | None, at: datetime) -> None:
-        """One frame and what it means."""
-        monotonic_ns = time.monotonic_ns()
-        if self._first_at is None:
-            self._first_at, self._first_monotonic_ns = at, monotonic_ns
-        self._frames.append(Frame((monotonic_ns - self._first_monotonic_ns) // 1000, frame))
-        self.waiting_bytes += len(frame)
-        self._tracker.wake()
-        if isinstance(event, LineLost):
-            self._gaps.append(GapOpened(self._pbx, event.at, "line_lost"))
-            self._blind = True
-        elif self._blind:
-            self._gaps.append(GapClosed(self._pbx, at))
-            self._blind = False
-        if event is not None:
-            self._apply(event)
-        if self.waiting_bytes > _MAX_WAITING_BYTES:
-            self._tracker.check_room()
-
-    def has_room(self) -> bool:
-        """Whether reading may go on."""
-        return self._tracker.has_room()
-
-    async def wait_for_room(self) -> None:
-        """Return when reading may go on."""
-        await self._tracker.wait_for_room()
-
-    def _apply(self, event: CallEvent) -> None:
-        self.model.apply(event)
-        if isinstance(event, SnapshotTaken):
-            self._tell_live()
-            self._tracker.settled(self._pbx)
-        if not self._telling:
-            self._telling = True
-            asyncio.get_running_loop().call_soon(self._tell_live)
-
-    def _tell_live(self) -> None:
-        self._telling = False
-        for call in self.model.take_changed():
-            self._tracker.tell_live(call)
-
-    # For the tracker's commit
-
-    def take(
-        self,
-        next_segment_id: Callable[[], int],
-        segments: list[Segment],
-        opened: list[LiveAnchor],
-        finished: list[FinishedCall],
-        gaps: list[GapOpened | GapClosed],
-    ) -> None:
-        """Move what was heard since the last time into the lists of one group."""
-        lost = any(isinstance(gap, GapOpened) for gap in self._gaps)
-        gaps += self._gaps
-        self._gaps = []
-        if self._first_at is None:
-            return
-        segment = Segment(
-            id=next_segment_id(),
-            pbx=self._pbx,
-            boot_id=self._tracker.boot_id,
-            connection=self._connection,
-            first_at=self._first_at,
-            monotonic_ns=self._first_monotonic_ns,
-            frames=self._frames,
-        )
-        self._connection += lost
-        self._frames, self._first_at, self.waiting_bytes = [], None, 0
-        segments.append(segment)
-        for call in self.model.take_opened():
-            if call.ended_at is None:
-                opened.append(LiveAnchor(call.call_sid, self._pbx, segment.id, call.started_at))
-        for call in self.model.take_ended():
-            finished.append(FinishedCall(call.to_row(), call.assignment.tenant))
-            self._tracker.tell_live(call)

@@ -1,0 +1,172 @@
+"""One PBX's frames on their way into the call model and the journal."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+from agent.calls.events import CallEvent, LineLost, SnapshotTaken
+from agent.calls.live_call import LiveCall
+from agent.calls.model import CallModel
+from agent.pbx.feed import Interpreter
+from agent.store.journal import Journal
+from agent.store.segment import Frame, Segment
+from agent.store.writer import FinishedCall, GapClosed, GapOpened, LiveAnchor
+
+log = logging.getLogger(__name__)
+
+# What may wait in memory while SQLite cannot write; beyond it reading from the PBX stops, so that the PBX waits for us.
+MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
+
+
+class Keeper(Protocol):
+    """Who commits what feeds have heard."""
+
+    def wake(self) -> None:
+        """There is something to commit."""
+        ...
+
+    def tell_live(self, call: LiveCall) -> None:
+        """The live store is to know the call as it is now."""
+        ...
+
+    def settled(self, pbx: str) -> None:
+        """The PBX has listed its channels: every live call of it is known."""
+        ...
+
+    def has_room(self) -> bool:
+        """Whether more may be heard before the store has caught up."""
+        ...
+
+    async def wait_for_room(self) -> None:
+        """Return when there is room."""
+        ...
+
+    def check_room(self) -> None:
+        """A feed holds much; see whether reading has to stop."""
+        ...
+
+
+class PbxFeed:
+    """One PBX's frames on their way into the model and the journal; implements `agent.pbx.feed.Feed`."""
+
+    def __init__(self, pbx: str, *, model: CallModel, interpreter: Interpreter, keeper: Keeper, boot_id: str) -> None:
+        self._keeper = keeper
+        self._boot_id = boot_id
+        self._pbx = pbx
+        self.model = model
+        self._interpreter = interpreter  # only for the replay; live, the connector interprets
+        self._frames: list[Frame] = []
+        self._first_at: datetime | None = None
+        self._first_monotonic_ns = 0
+        self._connection = 1
+        self._gaps: list[GapOpened | GapClosed] = []
+        self._blind = False  # a gap is open: nothing was heard since
+        self._telling = False
+        self.waiting_bytes = 0
+
+    async def restore(self, journal: Journal) -> None:
+        """Bring the model to where it was when the agent stopped."""
+        anchor = await journal.oldest_live_anchor(self._pbx)
+        last_at = await journal.last_heard_at(self._pbx)
+        if anchor is not None:
+            async for segment in journal.replay_from(self._pbx, anchor):
+                for frame in segment.frames:
+                    at = segment.first_at + timedelta(microseconds=frame.offset_us)
+                    event = self._interpreter.interpret(frame.data, at)
+                    if event is not None:
+                        self.model.apply(event)
+                # Whatever ended here was committed together with this very segment.
+                self.model.take_ended()
+                self.model.take_opened()
+        self.model.take_changed()
+        if last_at is not None:
+            self.model.apply(LineLost(last_at))
+            self._gaps.append(GapOpened(self._pbx, last_at, "agent_down", "the agent was not running"))
+            self._blind = True
+            self._keeper.wake()
+        restored = self.model.live_calls()
+        for call in restored:
+            self._keeper.tell_live(call)
+        if restored:
+            log.info("live calls restored from the journal", extra={"pbx": self._pbx, "calls": len(restored)})
+
+    # agent.pbx.feed.Feed
+
+    def heard(self, frame: bytes, event: CallEvent | None, at: datetime) -> None:
+        """One frame and what it means."""
+        monotonic_ns = time.monotonic_ns()
+        if self._first_at is None:
+            self._first_at, self._first_monotonic_ns = at, monotonic_ns
+        self._frames.append(Frame((monotonic_ns - self._first_monotonic_ns) // 1000, frame))
+        self.waiting_bytes += len(frame)
+        self._keeper.wake()
+        if isinstance(event, LineLost):
+            self._gaps.append(GapOpened(self._pbx, event.at, "line_lost"))
+            self._blind = True
+        elif self._blind:
+            self._gaps.append(GapClosed(self._pbx, at))
+            self._blind = False
+        if event is not None:
+            self._apply(event)
+        if self.waiting_bytes > MAX_WAITING_BYTES:
+            self._keeper.check_room()
+
+    def has_room(self) -> bool:
+        """Whether reading may go on."""
+        return self._keeper.has_room()
+
+    async def wait_for_room(self) -> None:
+        """Return when reading may go on."""
+        await self._keeper.wait_for_room()
+
+    def _apply(self, event: CallEvent) -> None:
+        self.model.apply(event)
+        if isinstance(event, SnapshotTaken):
+            self._tell_live()
+            self._keeper.settled(self._pbx)
+        if not self._telling:
+            self._telling = True
+            asyncio.get_running_loop().call_soon(self._tell_live)
+
+    def _tell_live(self) -> None:
+        self._telling = False
+        for call in self.model.take_changed():
+            self._keeper.tell_live(call)
+
+    # For the tracker's commit
+
+    def take(
+        self,
+        next_segment_id: Callable[[], int],
+        segments: list[Segment],
+        opened: list[LiveAnchor],
+        finished: list[FinishedCall],
+        gaps: list[GapOpened | GapClosed],
+    ) -> None:
+        """Move what was heard since the last time into the lists of one group."""
+        lost = any(isinstance(gap, GapOpened) for gap in self._gaps)
+        gaps += self._gaps
+        self._gaps = []
+        if self._first_at is None:
+            return
+        segment = Segment(
+            id=next_segment_id(),
+            pbx=self._pbx,
+            boot_id=self._boot_id,
+            connection=self._connection,
+            first_at=self._first_at,
+            monotonic_ns=self._first_monotonic_ns,
+            frames=self._frames,
+        )
+        self._connection += lost
+        self._frames, self._first_at, self.waiting_bytes = [], None, 0
+        segments.append(segment)
+        for call in self.model.take_opened():
+            if call.ended_at is None:
+                opened.append(LiveAnchor(call.call_sid, self._pbx, segment.id, call.started_at))
+        for call in self.model.take_ended():
+            finished.append(FinishedCall(call.to_row(), call.assignment.tenant))
+            self._keeper.tell_live(call)
