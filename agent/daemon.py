@@ -42,6 +42,8 @@ PROGRAM = "sentiric-edge-agent"
 # systemd gives 20 s; what cannot be sent by then waits in the outbox.
 _DRAIN_SECONDS = 4.0
 _STOP_SECONDS = 2.0
+# A PBX that restarts is back within a second, and what is said meanwhile is not heard.
+_FIRST_RETRY_SECONDS = 0.25
 _STATUS_SECONDS = 2.0  # how old the line in `systemctl status` may be
 
 
@@ -127,7 +129,9 @@ class Daemon:
 
     def _connector(self, pbx: AsteriskSettings) -> AsteriskConnector:
         feed = self._tracker.add_pbx(pbx.name, rules=rules_of(pbx), interpreter=AsteriskInterpreter())
-        return AsteriskConnector(pbx, feed=feed, backoff=Backoff(maximum=pbx.reconnect_max_seconds))
+        return AsteriskConnector(
+            pbx, feed=feed, backoff=Backoff(initial=_FIRST_RETRY_SECONDS, maximum=pbx.reconnect_max_seconds)
+        )
 
     async def run(self) -> None:
         """Restore, then capture, keep and send until told to stop; then drain."""

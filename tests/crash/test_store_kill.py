@@ -43,7 +43,8 @@ async def test_killed_while_it_makes_the_database_it_starts_again(tmp_path: Path
         await child.communicate()
 
         async with open_store(database) as store:
-            await (await Writer.over(store.connection)).commit(group(1))
+            if await _last_whole_group(store) == 0:  # a child that was quick got further
+                await (await Writer.over(store.connection)).commit(group(1))
             assert await _last_whole_group(store) >= 1
 
 
