@@ -76,21 +76,6 @@ async def open_store(path: Path) -> AsyncIterator[Store]:
         lease.leave()
 
 
-@asynccontextmanager
-async def open_read_only(path: Path) -> AsyncIterator[AsyncEngine]:
-    """Open the database for reading, whether the daemon runs or not. Raises StoreUnavailable."""
-    path = path.absolute()
-    if not path.exists():
-        raise StoreUnavailable(f"{path} does not exist; start the agent once, or check state_directory")
-    with faults_of(path):
-        await asyncio.to_thread(_check_readable, path)
-    engine = _read_engine(path)
-    try:
-        yield engine
-    finally:
-        await engine.dispose()
-
-
 async def quick_check(path: Path) -> list[str]:
     """What SQLite's quick check finds wrong, read by a connection of its own; takes about a second per 200 MB."""
 
@@ -213,17 +198,6 @@ def _read_engine(path: Path) -> AsyncEngine:
         pool_size=_READERS,
         max_overflow=0,
     )
-
-
-def _check_readable(path: Path) -> None:
-    connection = _connect_reader(path)
-    try:
-        found = schema.revision_of(connection)
-        schema.check_known(found, connection, path)
-        if found != schema.HEAD:
-            raise StoreUnavailable(f"{path} was written by an older version; start the agent once to upgrade it")
-    finally:
-        connection.close()
 
 
 def _refuse_damaged(connection: sqlite3.Connection, *, path: Path) -> None:

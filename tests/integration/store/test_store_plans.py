@@ -2,13 +2,10 @@
 
 import pytest
 from sqlalchemy.dialects import sqlite
-from sqlmodel import col
 
 from agent.store import journal, outbox
 from agent.store.engine import Store
-from agent.store.repository import CallFilter, calls_query, unassigned_query
-from sync.models import Call
-from tests.integration.store.facts import START
+from agent.store.repository import unassigned_query
 
 
 async def _plan(store: Store, query: str) -> str:
@@ -45,24 +42,6 @@ async def test_statements_of_every_commit_and_batch_use_indexes(store: Store, qu
         assert f"SCAN {table}" not in plan.replace(f"SCAN {table} USING", "")
     # The outbox itself is read from one of its ends.
     assert "SCAN outbox USING" not in plan
-
-
-@pytest.mark.parametrize(
-    ("wanted", "index"),
-    [
-        (CallFilter(), "ix_call_start_time"),
-        (CallFilter(since=START), "ix_call_start_time"),
-        (CallFilter(tenant="acme"), "ix_call_tenant_id_start_time"),
-        (CallFilter(unassigned=True), "ix_call_tenant_id_start_time"),
-        (CallFilter(tenant="acme", since=START, until=START), "ix_call_tenant_id_start_time"),
-    ],
-)
-async def test_lists_come_in_order_from_an_index(store: Store, wanted: CallFilter, index: str) -> None:
-    query = calls_query(wanted).order_by(col(Call.start_time).desc(), col(Call.id).desc())
-    plan = await _plan(store, str(query.compile(dialect=sqlite.dialect())))
-
-    assert f"call USING INDEX {index}" in plan
-    assert "TEMP B-TREE" not in plan
 
 
 async def test_unassigned_calls_are_found_without_walking_all_calls(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""Reads for people, and giving unassigned calls their tenant."""
+"""Counts, sizes and gaps, and giving unassigned calls their tenant."""
 
 from datetime import timedelta
 
@@ -7,100 +7,28 @@ import pytest
 from agent.store import repository as repository_module
 from agent.store.engine import Store
 from agent.store.outbox import SqliteOutbox
-from agent.store.repository import CallFilter, CallOfTenant, Cursor, Repository
+from agent.store.repository import Repository
 from agent.store.writer import GapClosed, GapOpened, Group, Writer
-from sync.models import Call, Direction, Status
+from sync.models import Call, Status
 from tests.integration.store.facts import LATER, START, call, segment, sid, task
-
-
-def _numbers(calls: "list[CallOfTenant] | tuple[CallOfTenant, ...]") -> list[int]:
-    return [int(one.call.call_sid.rpartition(".")[2]) for one in calls]
 
 
 @pytest.fixture
 async def a_day(writer: Writer) -> None:
-    """Ten calls: every third unassigned, two outbound, the last abandoned, one from another PBX."""
+    """Ten calls: every third unassigned, the last abandoned, one from another PBX."""
     await writer.commit(
         Group(
             finished=[
                 call(
                     number,
                     tenant=None if number % 3 == 0 else "acme",
-                    direction=Direction.OUTBOUND if number in {4, 5} else Direction.INBOUND,
                     status=Status.ABANDONED if number == 9 else Status.COMPLETED,
                     pbx="branch" if number == 2 else "main",
-                    callee_id=f"212555010{number}",
                 )
                 for number in range(10)
             ]
         )
     )
-
-
-@pytest.mark.usefixtures("a_day")
-@pytest.mark.parametrize(
-    ("wanted", "numbers"),
-    [
-        (CallFilter(), [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]),
-        (CallFilter(tenant="acme"), [8, 7, 5, 4, 2, 1]),
-        (CallFilter(tenant="nobody"), []),
-        (CallFilter(unassigned=True), [9, 6, 3, 0]),
-        (CallFilter(status="abandoned"), [9]),
-        (CallFilter(direction="outbound"), [5, 4]),
-        (CallFilter(pbx="branch"), [2]),
-        (CallFilter(since=START + timedelta(seconds=3), until=START + timedelta(seconds=5)), [4, 3]),
-        (CallFilter(number="0107"), [7]),
-        (CallFilter(number="+905321234567", tenant="acme", direction="inbound"), [8, 7, 2, 1]),
-        (CallFilter(number="%"), []),
-    ],
-)
-async def test_calls_are_listed_newest_first(repository: Repository, wanted: CallFilter, numbers: list[int]) -> None:
-    page = await repository.list_calls(wanted, limit=50)
-
-    assert _numbers(list(page.calls)) == numbers
-    assert page.next is None
-
-
-@pytest.mark.usefixtures("a_day")
-async def test_pages_follow_each_other_without_gap_or_overlap(repository: Repository) -> None:
-    seen: list[int] = []
-    after: Cursor | None = None
-    while True:
-        page = await repository.list_calls(CallFilter(), limit=3, after=after)
-        seen += _numbers(list(page.calls))
-        after = page.next
-        if after is None:
-            break
-
-    assert seen == list(range(9, -1, -1))
-
-
-async def test_calls_that_began_at_the_same_moment_are_paged_too(repository: Repository, writer: Writer) -> None:
-    await writer.commit(Group(finished=[call(number, start_time=START) for number in range(7)]))
-
-    first = await repository.list_calls(CallFilter(), limit=4)
-    second = await repository.list_calls(CallFilter(), limit=4, after=first.next)
-
-    assert _numbers([*first.calls, *second.calls]) == [6, 5, 4, 3, 2, 1, 0]
-
-
-@pytest.mark.usefixtures("a_day")
-async def test_an_export_tells_all_in_bounded_pieces(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repository_module, "_EXPORT_PAGE", 3)
-
-    told = [one async for one in repository.export(CallFilter())]
-
-    assert _numbers(told) == list(range(10))
-    assert [one.tenant for one in told[:3]] == [None, "acme", "acme"]
-
-
-@pytest.mark.usefixtures("a_day")
-async def test_a_call_is_found_by_its_id_or_how_it_ends(repository: Repository) -> None:
-    assert _numbers(list(await repository.find(sid(3)))) == [3]
-    assert _numbers(list(await repository.find("0004.4"))) == [4]
-    assert len(await repository.find("00")) == 0
-    assert len(await repository.find("")) == 0
-    assert (await repository.find(sid(1)))[0].call.legs == [{"channel": "PJSIP/1", "cause": 16}]
 
 
 @pytest.mark.usefixtures("a_day")
@@ -130,16 +58,6 @@ async def test_gaps_are_told_latest_first(repository: Repository, writer: Writer
     await writer.commit(Group(gaps=gaps))
 
     assert [(gap.from_at, gap.to_at) for gap in await repository.gaps(limit=9)] == [(LATER, None), (START, LATER)]
-
-
-@pytest.mark.usefixtures("a_day")
-async def test_waiting_calls_are_told_in_their_order(repository: Repository) -> None:
-    waiting = await repository.waiting(limit=2)
-
-    assert [(one.call_sid, one.tenant, one.revision, one.enqueued_at) for one in waiting] == [
-        (sid(1), "acme", 1, LATER),
-        (sid(2), "acme", 1, LATER),
-    ]
 
 
 async def test_unassigned_calls_get_the_tenant_the_rule_names_and_wait(

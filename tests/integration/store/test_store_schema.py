@@ -17,7 +17,7 @@ from sqlmodel import SQLModel
 
 from agent.errors import StoreUnavailable
 from agent.store import schema
-from agent.store.engine import open_read_only, open_store
+from agent.store.engine import open_store
 from agent.store.tables import STORE_TABLES, store_tables
 
 
@@ -80,9 +80,6 @@ async def test_a_database_of_a_newer_program_is_refused_with_a_sentence(database
 
     with pytest.raises(StoreUnavailable, match=r"newer version of this program.*9999"):
         async with open_store(database):
-            pass
-    with pytest.raises(StoreUnavailable, match=r"newer version of this program.*9999"):
-        async with open_read_only(database):
             pass
 
 

@@ -1,7 +1,11 @@
 """Every fault of the world is one clear sentence on stderr and an exit code; no traceback, no secret."""
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+
+import pytest
 
 from agent.cli.faults import ExitCode
 from agent.store.lease import Lease
@@ -56,6 +60,19 @@ def test_a_database_that_is_none_is_one_sentence(site: LocalSite) -> None:
         result = site.run(*command)
         assert result.exit_code == ExitCode.ERROR
         assert result.stderr.startswith(f"edge-agent: {site.database}: it is not a SQLite database")
+        assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("revision", "told"), [("9999", "newer version"), ("0000", "older version")])
+def test_a_database_of_another_version_is_one_sentence(site: LocalSite, revision: str, told: str) -> None:
+    site.keep(call(1))
+    with closing(sqlite3.connect(site.database)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+    for command in (["calls", "list"], ["outbox"]):
+        result = site.run(*command)
+        assert result.exit_code == ExitCode.ERROR
+        assert f"{site.database} was written by a" in result.stderr
+        assert told in result.stderr
         assert len(result.stderr.splitlines()) == 1
 
 
