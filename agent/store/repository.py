@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -88,9 +88,9 @@ class Repository:
         In small transactions, so that capture goes on meanwhile; stopped half-way, what is done stays done.
         """
         result = Reassigned()
-        last_id = 0
-        while calls := await self._unassigned_after(last_id):
-            last_id = max(call.id or 0 for call in calls)
+        last: Call | None = None
+        while calls := await self._unassigned_after(last):
+            last = calls[-1]
             named = [(call.id or 0, tenant) for call in calls if (tenant := tenant_of(call)) is not None]
             given = await self._writer.transact(partial(_give, named, self._writer.now_text())) if named else []
             for tenant in given:
@@ -99,9 +99,8 @@ class Repository:
             result.unassigned += len(calls) - len(named)
         return result
 
-    async def _unassigned_after(self, last_id: int) -> Sequence[Call]:
-        query = unassigned_query(last_id)
-        return [row[0] for row in await self._rows(query)]
+    async def _unassigned_after(self, last: Call | None) -> Sequence[Call]:
+        return [row[0] for row in await self._rows(unassigned_query(last))]
 
     async def _rows(self, query: "_Query") -> Sequence[Any]:  # Any: rows are as various as the queries
         with faults_of(self._store.path):
@@ -110,10 +109,12 @@ class Repository:
                 return found
 
 
-def unassigned_query(last_id: int) -> "_Query":
-    """The next unassigned calls in the order of their ids."""
-    unassigned = col(Call.tenant_id).is_(None)
-    return select(Call).where(unassigned, col(Call.id) > last_id).order_by(col(Call.id)).limit(_REASSIGN_STEP)
+def unassigned_query(last: Call | None) -> "_Query":
+    """The next unassigned calls in the order of their index, by when they began."""
+    query = select(Call).where(col(Call.tenant_id).is_(None))
+    if last is not None:
+        query = query.where(tuple_(col(Call.start_time), col(Call.id)) > tuple_(last.start_time, last.id))
+    return query.order_by(col(Call.start_time), col(Call.id)).limit(_REASSIGN_STEP)
 
 
 def _give(named: Sequence[tuple[int, str]], now: str, connection: sqlite3.Connection) -> list[str]:

@@ -6,6 +6,8 @@ from sqlalchemy.dialects import sqlite
 from agent.store import journal, outbox
 from agent.store.engine import Store
 from agent.store.repository import unassigned_query
+from sync.models import Call
+from tests.integration.store.facts import row
 
 
 async def _plan(store: Store, query: str) -> str:
@@ -44,7 +46,9 @@ async def test_statements_of_every_commit_and_batch_use_indexes(store: Store, qu
     assert "SCAN outbox USING" not in plan
 
 
-async def test_unassigned_calls_are_found_without_walking_all_calls(store: Store) -> None:
-    plan = await _plan(store, str(unassigned_query(0).compile(dialect=sqlite.dialect())))
+@pytest.mark.parametrize("last", [None, Call(id=1, **row(1))])
+async def test_unassigned_calls_come_in_order_from_their_index(store: Store, last: Call | None) -> None:
+    plan = await _plan(store, str(unassigned_query(last).compile(dialect=sqlite.dialect())))
 
-    assert plan.startswith("SEARCH call USING")
+    assert plan.startswith("SEARCH call USING INDEX ix_call_tenant_id_start_time (tenant_id=?")
+    assert "TEMP B-TREE" not in plan

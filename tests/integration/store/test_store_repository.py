@@ -87,6 +87,17 @@ async def test_unassigned_calls_get_the_tenant_the_rule_names_and_wait(
         assert await store.reader.run(lambda c, query=query: c.execute(query).fetchone()) == (5,)  # type: ignore[misc]
 
 
+async def test_calls_that_began_at_the_same_moment_are_reassigned_too(
+    repository: Repository, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository_module, "_REASSIGN_STEP", 2)
+    await writer.commit(Group(finished=[call(number, tenant=None, start_time=START) for number in range(7)]))
+
+    result = await repository.reassign(lambda one: None if one.call_sid in {sid(1), sid(5)} else "acme")
+
+    assert result.as_dict() == {"looked_at": 7, "assigned": {"acme": 5}, "unassigned": 2}
+
+
 async def test_reassigning_again_finds_only_what_is_still_unassigned(repository: Repository, writer: Writer) -> None:
     await writer.commit(Group(finished=[call(1, tenant=None), call(2, tenant="acme")]))
     await repository.reassign(lambda _: None)
