@@ -19,7 +19,7 @@ from agent.simulator.server import Simulator
 from agent.simulator.truth import SimulatedCall
 
 _REPORT_SECONDS: Final = 5.0
-_CANNOT_RUN: Final = 1
+_CANNOT_RUN: Final = 2
 
 
 def _about_every(what: str) -> OptionInfo:
