@@ -24,10 +24,12 @@ ERROR = 2
 app = typer.Typer(
     help="The centre of the Sentiric Edge Agents: its database, tenants and sites.",
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # plain help, as the agent's
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-tenants = typer.Typer(help="Whose calls the centre takes.", no_args_is_help=True)
+tenants = typer.Typer(help="Whose calls the centre takes.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(tenants, name="tenants")
 
 Answer = TypeVar("Answer")

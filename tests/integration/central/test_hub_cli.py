@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from sync.central.database import CentralDatabase
 from sync.central.schema import SCHEMA_REVISION
 from tests.fakes_sync import a_batch, a_record
@@ -32,6 +34,15 @@ def assert_one_sentence(done: subprocess.CompletedProcess[str], told: str) -> No
     assert done.stderr.startswith("edge-hub: ")
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", [("-h",), ("--help",), ("tenants", "-h"), ("tenants", "add", "--help")])
+def test_help_is_plain_text(arguments: tuple[str, ...]) -> None:
+    done = edge_hub(*arguments)
+
+    assert done.returncode == 0
+    assert done.stdout.startswith("Usage: ")
+    assert done.stdout.isascii()
 
 
 def test_a_new_centre_is_made_with_two_commands(empty_database: PostgresDatabase) -> None:
