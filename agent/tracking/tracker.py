@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain, repeat
@@ -30,7 +31,6 @@ from config.settings import TenancySettings
 
 log = logging.getLogger(__name__)
 
-_MAX_WAITING_CALLS: Final = 20_000
 _RETRY_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 _STUCK_SECONDS: Final = 20.0  # a commit that neither ends nor fails
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -61,8 +61,6 @@ class TrackerStatus:
     last_commit_at: datetime | None = None
     store_error: str | None = None  # why nothing can be written at present
     store_error_since: datetime | None = None
-    waiting_bytes: int = 0
-    waiting_calls: int = 0
     calls_left_out: int = 0  # that could not be written at all
 
 
@@ -106,9 +104,10 @@ class Tracker:
         self._work = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
-        self._finishing = False
+        self._finish = asyncio.Event()
         self._committing_since: float | None = None
-        self._failed: Group | None = None  # to be committed again before anything newer
+        self._failed = Group()  # to be committed again before anything newer
+        self._failed_bytes = 0
         self.status = TrackerStatus()
 
     def add_pbx(self, name: str, *, rules: CallRules, interpreter: Interpreter) -> PbxFeed:
@@ -140,18 +139,17 @@ class Tracker:
 
     async def run(self) -> None:
         """Commit what comes, as soon as it comes but not more often than the interval; return after `finish`."""
-        while not self._finishing:
+        while not self._finish.is_set():
             await self._work.wait()
             self._work.clear()
             started = time.monotonic()
             await self._commit_until_done()
-            if not self._finishing:
-                await asyncio.sleep(max(0.0, self._interval - (time.monotonic() - started)))
+            await self._pause(self._interval - (time.monotonic() - started))
         await self._commit_until_done()
 
     def finish(self) -> None:
         """Let `run` commit what has been heard so far and return; connectors have ended before."""
-        self._finishing = True
+        self._finish.set()
         self._work.set()
 
     def is_alive(self) -> bool:
@@ -190,40 +188,53 @@ class Tracker:
     # Committing
 
     async def _commit_until_done(self) -> None:
+        """Commit what has been heard, trying again while the disk does not take it; on the way out only once."""
         group = self._gather()
         for delay in chain(_RETRY_SECONDS, repeat(_RETRY_SECONDS[-1])):
+            is_last_try = self._finish.is_set()
             try:
                 await self._commit(group)
             except StoreUnavailable as exc:
                 self._cannot_write(exc)
-                if self._finishing and delay == _RETRY_SECONDS[-1]:
+                if is_last_try:
                     log.error("the agent stops although the local database cannot be written: %s", exc)
                     return
-                await asyncio.sleep(delay)
+                await self._pause(delay)
                 group = Group()  # the failed one is kept and comes first
             else:
                 return
 
+    async def _pause(self, seconds: float) -> None:
+        """Cut short by `finish`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._finish.wait()
+
     async def _commit(self, group: Group) -> None:
-        if self._failed is not None:
-            group, self._failed = _joined(self._failed, group), None
+        if self._failed:
+            group = _joined(self._failed, group)
         self._committing_since = time.monotonic()
         try:
             result = await self._write(group)
         except StoreUnavailable:
-            self._failed = group
+            self._keep_for_later(group)
             raise
         finally:
             self._committing_since = None
+        self._keep_for_later(Group())
         status = self.status
         if status.store_error is not None:
             log.info("the local database can be written again")
             status.store_error = status.store_error_since = None
         status.commits += 1
         status.last_commit_at = self._now()
-        self._count_waiting()
         if result.enqueued:
             self._on_commit()
+
+    def _keep_for_later(self, group: Group) -> None:
+        self._failed = group
+        self._failed_bytes = sum(len(frame.data) for segment in group.segments for frame in segment.frames)
+        self.check_room()
 
     async def _write(self, group: Group) -> CommitResult:
         """Write the group; a call that cannot be written at all is left out, so that it stops nobody else.
@@ -251,7 +262,6 @@ class Tracker:
             log.error("the local database cannot be written; what is heard waits in memory: %s", exc)
             self.status.store_error_since = self._now()
         self.status.store_error = str(exc)
-        self._count_waiting()
 
     def _gather(self) -> Group:
         """Take what all feeds have heard since the last time."""
@@ -264,17 +274,10 @@ class Tracker:
         self.status.calls_ended += len(finished)
         return Group(segments=segments, opened=opened, finished=finished, gaps=gaps)
 
-    def _count_waiting(self) -> None:
-        group = self._failed or Group()
-        size = sum(len(frame.data) for segment in group.segments for frame in segment.frames)
-        self.status.waiting_bytes = size + sum(feed.waiting_bytes for feed in self._feeds.values())
-        self.status.waiting_calls = len(group.finished)
-        self.check_room()
-
     def check_room(self) -> None:
-        """Stop or go on reading."""
-        waiting = self.status.waiting_bytes if self._failed else sum(f.waiting_bytes for f in self._feeds.values())
-        if waiting < MAX_WAITING_BYTES and self.status.waiting_calls < _MAX_WAITING_CALLS:
+        """Stop reading, or go on."""
+        waiting = self._failed_bytes + sum(feed.waiting_bytes for feed in self._feeds.values())
+        if waiting < MAX_WAITING_BYTES:
             self._room.set()
         elif self._room.is_set():
             self._room.clear()
