@@ -94,6 +94,7 @@ class Daemon:
         self._reload = reload
         self._notifier = notifier
         self._stop = asyncio.Event()
+        self._bug: asyncio.Future[None]
         self._repository = Repository(store, writer)
         self._outbox = SqliteOutbox(store, writer, site=settings.site)
         uplink = make_uplink(settings)
@@ -139,7 +140,9 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._take_new_settings)
-        await self._tracker.restore()
+        self._bug = loop.create_future()
+        loop.set_exception_handler(self._note_bug)
+        await self._tracker.restore(interpreter=AsteriskInterpreter)
         async with asyncio.TaskGroup() as tasks:
             app = api.make_app(self)
 
@@ -150,7 +153,10 @@ class Daemon:
                 tracking = tasks.create_task(self._tracker.run(), name="tracker")
                 telling = tasks.create_task(self._live_feed.run(), name="live")
                 lines = [tasks.create_task(line.run(), name=f"pbx-{line.status.pbx}") for line in self._connectors]
-                others = [tasks.create_task(self._jobs.run(), name="jobs")]
+                others = [
+                    tasks.create_task(self._jobs.run(), name="jobs"),
+                    tasks.create_task(self._bugs(), name="bugs"),
+                ]
                 if self._syncer is not None:
                     others.append(tasks.create_task(self._syncer.run(), name="syncer"))
                 others.append(tasks.create_task(self._tell_systemd(), name="notify"))
@@ -171,6 +177,18 @@ class Daemon:
                         await self._live_feed.in_step()
                 await _cancelled(telling, *others)
         log.info("the agent has stopped")
+
+    async def _bugs(self) -> None:
+        """End the agent by a bug in a callback, as one in a task would; asyncio alone would log it and go on."""
+        await self._bug
+
+    def _note_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        exc = context.get("exception")
+        # "handle" names a callback. What transports and forgotten futures tell is the world's, and is logged.
+        if "handle" in context and isinstance(exc, Exception) and not self._bug.done():
+            self._bug.set_exception(exc)
+        else:
+            loop.default_exception_handler(context)
 
     async def _tell_systemd(self) -> None:
         """READY once calls can be kept; then the watchdog, which proves that the loop turns and commits end."""

@@ -87,9 +87,23 @@ class CallModel:
         self._gone_channels = _Recent()
         self._gone_linked = _Recent()
         self._last_heard_at: datetime | None = None
-        self._blind = True  # words may have been missed since the last list of channels
+        self._blind = False  # words may have been missed since the last list of channels
+        self._awaited: frozenset[str] = frozenset()  # call_sids that a replay has to come to
         self._unlisted: frozenset[str] = frozenset()  # channels that the last list did not know
         self.ignored_channels = 0  # not followed, because there were too many
+
+    def replay_towards(self, call_sids: frozenset[str]) -> None:
+        """What is applied next was heard before, and led to these calls being live."""
+        self._awaited = call_sids
+
+    def replayed(self) -> None:
+        """The replay is over: calls it should not have come to are let go. It began in the middle of them, and they
+        are told already."""
+        for call in self.live_calls():
+            if call.call_sid not in self._awaited:
+                for channel in list(call.open_channels):
+                    self._close_leg(call, call.legs[channel], call.started_at, None)
+        self._awaited = frozenset()
 
     def live_calls(self) -> list[LiveCall]:
         """Calls that have not ended, the oldest first."""
@@ -264,9 +278,9 @@ class CallModel:
     def _new_call(self, event: ChannelOpened) -> LiveCall:
         started_at = event.at if event.age_seconds is None else event.at - timedelta(seconds=event.age_seconds)
         # A straggler of a call that has ended is a call of its own and must not take the other's record.
-        native_id = event.channel if event.linked in self._gone_linked else event.linked
+        native_id = event.channel if self._is_straggler(event) else event.linked
         call = LiveCall(
-            call_sid=f"{self._site}:{self._pbx}:{native_id}",
+            call_sid=self._sid(native_id),
             site=self._site,
             pbx=self._pbx,
             native_id=native_id,
@@ -279,6 +293,15 @@ class CallModel:
             self._by_linked[linked] = call
         self._opened_calls.append(call)
         return call
+
+    def _is_straggler(self, event: ChannelOpened) -> bool:
+        """Whether its linkedid belongs to a call that has ended; a replay may have begun after that end."""
+        if event.linked in self._gone_linked:
+            return True
+        return self._sid(event.channel) in self._awaited and self._sid(event.linked) not in self._awaited
+
+    def _sid(self, native_id: str) -> str:
+        return f"{self._site}:{self._pbx}:{native_id}"
 
     def _caller_opened(self, call: LiveCall, event: ChannelOpened) -> None:
         call.caller_number = event.number

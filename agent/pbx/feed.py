@@ -3,9 +3,12 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from agent.calls.events import CallEvent
+
+# Stands in the journal where nobody listened for a while, whatever kind of PBX it is.
+LINE_LOST: Final = b"\0line lost"
 
 
 class Feed(Protocol):

@@ -43,12 +43,20 @@ class Journal:
         self._reader = store.reader
         self._writer = writer
 
-    async def oldest_live_anchor(self, pbx: str) -> int | None:
-        """The segment from which a replay finds every live call of a PBX; None if it has none."""
+    async def anchors(self, pbx: str) -> dict[str, int]:
+        """The live calls of a PBX by call_sid, each with the segment from which a replay finds all of it."""
 
-        def look(connection: sqlite3.Connection) -> int | None:
-            found: int | None = connection.execute(OLDEST_ANCHOR, (pbx,)).fetchone()[0]
-            return found
+        def look(connection: sqlite3.Connection) -> dict[str, int]:
+            found = connection.execute("SELECT call_sid, journal_id FROM live_call WHERE pbx = ?", (pbx,))
+            return dict(found.fetchall())
+
+        return await self._reader.run(look)
+
+    async def anchored_pbxes(self) -> list[str]:
+        """The PBXes that have live calls."""
+
+        def look(connection: sqlite3.Connection) -> list[str]:
+            return [pbx for (pbx,) in connection.execute("SELECT DISTINCT pbx FROM live_call ORDER BY pbx").fetchall()]
 
         return await self._reader.run(look)
 

@@ -4,21 +4,24 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 from agent.calls.events import CallEvent, LineLost, SnapshotTaken
 from agent.calls.live_call import LiveCall
 from agent.calls.model import CallModel
-from agent.pbx.feed import Interpreter
+from agent.pbx.feed import LINE_LOST, Interpreter
 from agent.store.journal import Journal
 from agent.store.segment import Frame, Segment
-from agent.store.writer import FinishedCall, GapClosed, GapOpened, LiveAnchor
+from agent.store.writer import FinishedCall, GapClosed, GapOpened, Group, LiveAnchor
 
 log = logging.getLogger(__name__)
 
 # What may wait in memory while SQLite cannot write; beyond it reading from the PBX stops, so that the PBX waits for us.
-MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
+MAX_WAITING_BYTES: Final = 24 * 1024 * 1024
+FRAME_OVERHEAD_BYTES: Final = 200  # what Python needs to hold one frame
+# Stands in the journal where a PBX left the settings.
+ABANDONED: Final = b"\0abandoned"
 
 
 class Keeper(Protocol):
@@ -63,46 +66,61 @@ class PbxFeed:
         self._first_monotonic_ns = 0
         self._connection = 1
         self._gaps: list[GapOpened | GapClosed] = []
+        self._ended: list[LiveCall] = []  # ended in the replay, but not yet told
+        self._gone: list[str] = []  # call_sids that were live and cannot be found again
         self._blind = False  # a gap is open: nothing was heard since
         self._telling = False
         self.waiting_bytes = 0
 
     async def restore(self, journal: Journal) -> None:
-        """Bring the model to where it was when the agent stopped."""
-        anchor = await journal.oldest_live_anchor(self._pbx)
+        """Bring the model to where it was when the agent stopped; the database's anchors say which calls were live."""
+        anchors = await journal.anchors(self._pbx)
         last_at = await journal.last_heard_at(self._pbx)
-        if anchor is not None:
-            async for segment in journal.replay_from(self._pbx, anchor):
-                for frame in segment.frames:
-                    at = segment.first_at + timedelta(microseconds=frame.offset_us)
-                    event = self._interpreter.interpret(frame.data, at)
-                    if event is not None:
-                        self.model.apply(event)
-                # Whatever ended here was committed together with this very segment.
-                self.model.take_ended()
-                self.model.take_opened()
-        self.model.take_changed()
+        if anchors:
+            self.model.replay_towards(frozenset(anchors))
+            async for segment in journal.replay_from(self._pbx, min(anchors.values())):
+                self._replay(segment)
+            # What ended in the replay is told already, unless the database still takes it for live.
+            self._ended = [call for call in self.model.take_ended() if call.call_sid in anchors]
+            self.model.replayed()
+            self.model.take_ended()
+            self.model.take_opened()
+            self.model.take_changed()
+            self._gone = sorted(anchors.keys() - {call.call_sid for call in (*self.model.live_calls(), *self._ended)})
         if last_at is not None:
+            self._append(LINE_LOST)
             self.model.apply(LineLost(last_at))
             self._gaps.append(GapOpened(self._pbx, last_at, "agent_down", "the agent was not running"))
             self._blind = True
-            self._keeper.wake()
         restored = self.model.live_calls()
         for call in restored:
             self._keeper.tell_live(call)
         if restored:
             log.info("live calls restored from the journal", extra={"pbx": self._pbx, "calls": len(restored)})
+        if self._gone:
+            facts = {"pbx": self._pbx, "calls": len(self._gone)}
+            log.error("live calls cannot be found in the journal; those the PBX still has are followed", extra=facts)
+
+    def abandon(self, at: datetime) -> None:
+        """Nobody will hear this PBX any more: its live calls end where they were last heard of."""
+        self.heard(ABANDONED, SnapshotTaken(at, frozenset()), at)
+
+    def _replay(self, segment: Segment) -> None:
+        for number, frame in enumerate(segment.frames):
+            at = segment.first_at + timedelta(microseconds=frame.offset_us)
+            try:
+                event = self._interpreter.interpret(frame.data, at)
+                if event is not None:
+                    self.model.apply(event)
+            except Exception:  # a frame that ended the agent once must not do so at every start
+                facts = {"pbx": self._pbx, "segment": segment.id, "frame": number}
+                log.exception("a frame cannot be replayed and is left out; please report this", extra=facts)
 
     # agent.pbx.feed.Feed
 
     def heard(self, frame: bytes, event: CallEvent | None, at: datetime) -> None:
         """One frame and what it means."""
-        monotonic_ns = time.monotonic_ns()
-        if self._first_at is None:
-            self._first_at, self._first_monotonic_ns = at, monotonic_ns
-        self._frames.append(Frame((monotonic_ns - self._first_monotonic_ns) // 1000, frame))
-        self.waiting_bytes += len(frame)
-        self._keeper.wake()
+        self._append(frame, at)
         if isinstance(event, LineLost):
             self._gaps.append(GapOpened(self._pbx, event.at, "line_lost"))
             self._blind = True
@@ -122,6 +140,14 @@ class PbxFeed:
         """Return when reading may go on."""
         await self._keeper.wait_for_room()
 
+    def _append(self, frame: bytes, at: datetime | None = None) -> None:
+        monotonic_ns = time.monotonic_ns()
+        if self._first_at is None:
+            self._first_at, self._first_monotonic_ns = at or datetime.now(UTC), monotonic_ns
+        self._frames.append(Frame((monotonic_ns - self._first_monotonic_ns) // 1000, frame))
+        self.waiting_bytes += len(frame) + FRAME_OVERHEAD_BYTES
+        self._keeper.wake()
+
     def _apply(self, event: CallEvent) -> None:
         self.model.apply(event)
         if isinstance(event, SnapshotTaken):
@@ -138,20 +164,11 @@ class PbxFeed:
 
     # For the tracker's commit
 
-    def take(
-        self,
-        next_segment_id: Callable[[], int],
-        segments: list[Segment],
-        opened: list[LiveAnchor],
-        finished: list[FinishedCall],
-        gaps: list[GapOpened | GapClosed],
-    ) -> None:
-        """Move what was heard since the last time into the lists of one group."""
-        lost = any(isinstance(gap, GapOpened) for gap in self._gaps)
-        gaps += self._gaps
-        self._gaps = []
+    def take(self, next_segment_id: Callable[[], int]) -> Group:
+        """What was heard since the last time, to be committed."""
+        gaps, self._gaps = self._gaps, []
         if self._first_at is None:
-            return
+            return Group(gaps=gaps)
         segment = Segment(
             id=next_segment_id(),
             pbx=self._pbx,
@@ -161,12 +178,17 @@ class PbxFeed:
             monotonic_ns=self._first_monotonic_ns,
             frames=self._frames,
         )
-        self._connection += lost
+        self._connection += any(isinstance(gap, GapOpened) for gap in gaps)
         self._frames, self._first_at, self.waiting_bytes = [], None, 0
-        segments.append(segment)
-        for call in self.model.take_opened():
-            if call.ended_at is None:
-                opened.append(LiveAnchor(call.call_sid, self._pbx, segment.id, call.started_at))
-        for call in self.model.take_ended():
-            finished.append(FinishedCall(call.to_row(), call.assignment.tenant))
+        opened = [call for call in self.model.take_opened() if call.ended_at is None]
+        ended, self._ended = [*self._ended, *self.model.take_ended()], []
+        gone, self._gone = self._gone, []
+        for call in ended:
             self._keeper.tell_live(call)
+        return Group(
+            segments=[segment],
+            opened=[LiveAnchor(call.call_sid, self._pbx, segment.id, call.started_at) for call in opened],
+            finished=[FinishedCall(call.to_row(), call.assignment.tenant) for call in ended],
+            forgotten=gone,
+            gaps=gaps,
+        )

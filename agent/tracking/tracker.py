@@ -24,9 +24,8 @@ from agent.calls.tenancy import Assignment, CallFacts, assign
 from agent.errors import StoreUnavailable
 from agent.pbx.feed import Interpreter
 from agent.store.journal import Journal
-from agent.store.segment import Segment
-from agent.store.writer import CommitResult, FinishedCall, GapClosed, GapOpened, Group, LiveAnchor, Writer
-from agent.tracking.feed import MAX_WAITING_BYTES, PbxFeed
+from agent.store.writer import CommitResult, Group, Writer
+from agent.tracking.feed import FRAME_OVERHEAD_BYTES, MAX_WAITING_BYTES, PbxFeed
 from config.settings import TenancySettings
 
 log = logging.getLogger(__name__)
@@ -132,10 +131,19 @@ class Tracker:
         """Channels of a PBX that were not followed, because more were open than can be honest."""
         return self._feeds[pbx].model.ignored_channels
 
-    async def restore(self) -> None:
-        """Replay what was said since the oldest call that was live when the agent last stopped."""
+    async def restore(self, *, interpreter: Callable[[], Interpreter]) -> None:
+        """Replay what was said since the oldest call that was live when the agent last stopped.
+
+        A PBX that has left the settings is replayed too (by `interpreter`), and its live calls end.
+        """
         for feed in self._feeds.values():
             await feed.restore(self._journal)
+        for name in await self._journal.anchored_pbxes():
+            if name not in self._feeds:
+                log.warning("the PBX is no longer in the settings: its live calls end", extra={"pbx": name})
+                feed = self.add_pbx(name, rules=CallRules(), interpreter=interpreter())
+                await feed.restore(self._journal)
+                feed.abandon(self._now())
 
     async def run(self) -> None:
         """Commit what comes, as soon as it comes but not more often than the interval; return after `finish`."""
@@ -143,9 +151,9 @@ class Tracker:
             await self._work.wait()
             self._work.clear()
             started = time.monotonic()
-            await self._commit_until_done()
+            await self.commit_heard()
             await self._pause(self._interval - (time.monotonic() - started))
-        await self._commit_until_done()
+        await self.commit_heard()
 
     def finish(self) -> None:
         """Let `run` commit what has been heard so far and return; connectors have ended before."""
@@ -187,7 +195,7 @@ class Tracker:
 
     # Committing
 
-    async def _commit_until_done(self) -> None:
+    async def commit_heard(self) -> None:
         """Commit what has been heard, trying again while the disk does not take it; on the way out only once."""
         group = self._gather()
         for delay in chain(_RETRY_SECONDS, repeat(_RETRY_SECONDS[-1])):
@@ -233,7 +241,8 @@ class Tracker:
 
     def _keep_for_later(self, group: Group) -> None:
         self._failed = group
-        self._failed_bytes = sum(len(frame.data) for segment in group.segments for frame in segment.frames)
+        frames = (frame for segment in group.segments for frame in segment.frames)
+        self._failed_bytes = sum(len(frame.data) + FRAME_OVERHEAD_BYTES for frame in frames)
         self.check_room()
 
     async def _write(self, group: Group) -> CommitResult:
@@ -243,12 +252,12 @@ class Tracker:
         """
         try:
             return await self._writer.commit(group)
-        except ValueError:
+        except (ValueError, TypeError, OverflowError):
             good = []
             for call in group.finished:
                 try:
                     await self._writer.commit(Group(finished=[call]))
-                except ValueError as exc:
+                except (ValueError, TypeError, OverflowError) as exc:
                     sid = str(call.row.get("call_sid"))
                     log.error("a call cannot be written and is left out: %s", exc, extra={"call_sid": sid})
                     self.status.calls_left_out += 1
@@ -265,14 +274,11 @@ class Tracker:
 
     def _gather(self) -> Group:
         """Take what all feeds have heard since the last time."""
-        segments: list[Segment] = []
-        opened: list[LiveAnchor] = []
-        finished: list[FinishedCall] = []
-        gaps: list[GapOpened | GapClosed] = []
+        group = Group()
         for feed in self._feeds.values():
-            feed.take(self._writer.next_segment_id, segments, opened, finished, gaps)
-        self.status.calls_ended += len(finished)
-        return Group(segments=segments, opened=opened, finished=finished, gaps=gaps)
+            group = _joined(group, feed.take(self._writer.next_segment_id))
+        self.status.calls_ended += len(group.finished)
+        return group
 
     def check_room(self) -> None:
         """Stop reading, or go on."""

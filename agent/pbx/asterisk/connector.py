@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from agent.errors import PbxLost, PbxRefused
-from agent.pbx.asterisk.interpreter import LINE_LOST, SNAPSHOT_TAKEN, AsteriskInterpreter
+from agent.pbx.asterisk.interpreter import SNAPSHOT_TAKEN, AsteriskInterpreter
 from agent.pbx.asterisk.protocol import AmiMessage, AmiSession, SessionState
-from agent.pbx.feed import Feed, LineState, LineStatus
+from agent.pbx.feed import LINE_LOST, Feed, LineState, LineStatus
 from config.settings import AsteriskSettings
 from sync.backoff import Backoff
 

@@ -10,8 +10,8 @@ from typing import Final
 from agent.calls.events import CallEvent, LineLost, SnapshotTaken
 from agent.pbx.asterisk.protocol import AmiMessage
 from agent.pbx.asterisk.translate import translate
+from agent.pbx.feed import LINE_LOST
 
-LINE_LOST: Final = b"\0line lost"
 # Everything the PBX said before it listed its channels has been received.
 SNAPSHOT_TAKEN: Final = b"\0snapshot taken"
 

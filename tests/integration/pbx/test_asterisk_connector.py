@@ -8,8 +8,8 @@ import pytest
 
 from agent.calls.events import ChannelOpened, LineLost, SnapshotTaken
 from agent.pbx.asterisk import connector as connecting
-from agent.pbx.asterisk.interpreter import LINE_LOST, SNAPSHOT_TAKEN
-from agent.pbx.feed import LineState
+from agent.pbx.asterisk.interpreter import SNAPSHOT_TAKEN
+from agent.pbx.feed import LINE_LOST, LineState
 from sync.backoff import Backoff
 from tests.integration.pbx.loopback import SECRET, Ear, Pbx, connected, settings, until
 

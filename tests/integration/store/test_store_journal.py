@@ -40,7 +40,7 @@ async def test_a_replay_begins_at_the_oldest_live_call_of_its_pbx(journal: Journ
     anchors = [(2, "main", kept[2].id), (3, "main", kept[3].id), (1, "branch", kept[0].id)]
     await writer.commit(Group(opened=[LiveAnchor(sid(n), pbx, at, START) for n, pbx, at in anchors]))
 
-    anchor = await journal.oldest_live_anchor("main")
+    anchor = min((await journal.anchors("main")).values())
 
     assert anchor == kept[2].id
     assert [one async for one in journal.replay_from("main", anchor)] == kept[2:]
@@ -49,8 +49,9 @@ async def test_a_replay_begins_at_the_oldest_live_call_of_its_pbx(journal: Journ
 async def test_without_live_calls_there_is_nothing_to_replay(journal: Journal, writer: Writer) -> None:
     await _keep(writer, 1)
 
-    assert await journal.oldest_live_anchor("main") is None
-    assert await journal.oldest_live_anchor("nowhere") is None
+    assert await journal.anchors("main") == {}
+    assert await journal.anchors("nowhere") == {}
+    assert await journal.anchored_pbxes() == []
 
 
 async def test_a_replay_ends_even_while_more_is_being_said(journal: Journal, writer: Writer) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from agent.calls.events import ChannelOpened, LineLost, SnapshotTaken
 from agent.pbx.asterisk import interpreter as interpreting
-from agent.pbx.asterisk.interpreter import LINE_LOST, SNAPSHOT_TAKEN, AsteriskInterpreter
+from agent.pbx.asterisk.interpreter import SNAPSHOT_TAKEN, AsteriskInterpreter
+from agent.pbx.feed import LINE_LOST
 
 AT = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 COMPLETE = b"Event: CoreShowChannelsComplete\r\nEventList: Complete\r\nListItems: 1"

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from agent.calls.events import BridgeJoined, BridgeLeft, CallEvent, ChannelClosed, ChannelUp, DialEnded
 from agent.errors import PbxRefused
-from agent.pbx.asterisk.interpreter import LINE_LOST, SNAPSHOT_TAKEN
+from agent.pbx.asterisk.interpreter import SNAPSHOT_TAKEN
 from agent.pbx.asterisk.protocol import AmiFramer, AmiMessage, AmiSession, SessionState
+from agent.pbx.feed import LINE_LOST
 from tests.unit.agent.captures import (
     WIRE,
     Frame,
