@@ -100,40 +100,66 @@ class AmiFramer:
 
     def __init__(self, *, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
         self._max_frame_bytes = max_frame_bytes
-        self._tail = b""
+        self._tail = bytearray()  # since the last empty line
+        self._answer: list[bytes] = []  # an unfinished old-style answer, cut at its empty lines
+        self._answer_bytes = 0
         self._skipping = False
         self.oversized = 0  # frames thrown away because they were longer than allowed
 
     def feed(self, data: bytes) -> list[bytes]:
         """The frames completed by `data`, without their empty line."""
-        pieces = (self._tail + data if self._tail else data).split(_END)
-        self._tail = pieces.pop()
+        if self._tail:
+            new = max(0, len(self._tail) - len(_END) + 1)  # the delimiter may be cut
+            self._tail += data
+            if self._tail.find(_END, new) < 0:
+                self._bound()
+                return []
+            data = bytes(self._tail)
+        pieces = data.split(_END)
+        self._tail = bytearray(pieces.pop())
         frames = [frame for frame in self._whole(pieces) if frame]
-        if len(self._tail) > self._max_frame_bytes:
-            self._skipping = True
-            # The delimiter may be cut: its first three bytes have to stay.
-            self._tail = self._tail[-3:]
+        self._bound()
         return frames
 
     def _whole(self, pieces: list[bytes]) -> Iterator[bytes]:
-        unfinished: bytes | None = None
-        for number, piece in enumerate(pieces):
+        for piece in pieces:
             if self._skipping:
                 self._skipping = False
                 self.oversized += 1
-                continue
-            # NUL begins the agent's own marks in the journal, so no frame of a PBX may.
-            frame = piece.lstrip(b"\r\n\0") if unfinished is None else unfinished + _END + piece
-            if frame.startswith(_OLD_COMMAND) and not frame.rstrip().endswith(_OLD_COMMAND_END):
-                unfinished = frame
-                if number == len(pieces) - 1:
-                    self._tail = frame + _END + self._tail
-                continue
-            unfinished = None
-            if len(frame) > self._max_frame_bytes:
-                self.oversized += 1
-                continue
-            yield frame
+            elif self._answer:
+                yield self._continue_answer(piece)
+            else:
+                # NUL begins the agent's own marks in the journal, so no frame of a PBX may.
+                frame = piece.lstrip(b"\r\n\0")
+                if frame.startswith(_OLD_COMMAND):
+                    yield self._continue_answer(frame)
+                elif len(frame) > self._max_frame_bytes:
+                    self.oversized += 1
+                else:
+                    yield frame
+
+    def _continue_answer(self, piece: bytes) -> bytes:
+        """The whole old-style answer if `piece` is its last, else nothing. The end is looked for in `piece` alone."""
+        self._answer.append(piece)
+        self._answer_bytes += len(piece) + len(_END)
+        whole = b""
+        if self._answer_bytes - len(_END) > self._max_frame_bytes:
+            self.oversized += 1
+        elif piece.rstrip().endswith(_OLD_COMMAND_END):
+            whole = _END.join(self._answer)
+        else:
+            return b""
+        self._answer.clear()
+        self._answer_bytes = 0
+        return whole
+
+    def _bound(self) -> None:
+        """Throw away what is unfinished and already too long; its rest, up to the next empty line, is skipped."""
+        if self._answer_bytes + len(self._tail) > self._max_frame_bytes:
+            self._answer.clear()
+            self._answer_bytes = 0
+            self._skipping = True
+            self._tail = self._tail[1 - len(_END) :]  # the delimiter may be cut
 
 
 class SessionState(Enum):

@@ -1,5 +1,7 @@
 """AMI's bytes become frames and fields, however they are cut and whatever stands in them."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -167,6 +169,38 @@ def test_an_old_command_that_never_ends_is_dropped_at_the_bound() -> None:
         assert len(framer._tail) <= 1000
 
     assert framer.oversized >= 1
+
+
+@pytest.mark.parametrize("read_bytes", [256 * 1024, 40])
+def test_an_old_command_full_of_empty_lines_costs_no_more_than_its_length(read_bytes: int) -> None:
+    framer, began = AmiFramer(), time.process_time()
+    answer = b"Response: Follows" + b"\r\n\r\n" * 60_000
+    stream = answer + b"--END COMMAND--\r\n\r\n"
+
+    starts = range(0, len(stream), read_bytes)
+    frames = [frame for start in starts for frame in framer.feed(stream[start : start + read_bytes])]
+
+    assert frames == [answer + b"--END COMMAND--"]
+    assert time.process_time() - began < 1  # it took 8 s to look through all that came before again and again
+
+
+def test_a_long_frame_in_small_reads_costs_no_more_than_its_length() -> None:
+    framer, began = AmiFramer(), time.process_time()
+    stream = b"Event: Long\r\nData: " + b"x" * 250_000 + b"\r\n\r\n"
+
+    frames = [frame for start in range(0, len(stream), 5) for frame in framer.feed(stream[start : start + 5])]
+
+    assert frames == [stream[:-4]]
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("cut", range(0, 1800, 7))
+def test_an_old_command_that_is_too_long_is_dropped_alike_wherever_it_is_cut(cut: int) -> None:
+    framer = AmiFramer(max_frame_bytes=1000)
+    stream = b"Response: Follows\r\n\r\n" + b"y" * 1200 + b"\r\n\r\n" + (HANGUP + b"\r\n\r\n") * 10
+
+    assert framer.feed(stream[:cut]) + framer.feed(stream[cut:]) == [HANGUP] * 10
+    assert framer.oversized == 1
 
 
 def test_a_frame_of_the_pbx_never_begins_with_nul() -> None:
