@@ -410,6 +410,13 @@ def _end(connection: sqlite3.Connection, sids: Sequence[str]) -> None:
     )
 
 
+# No gap ends before it began, and none is closed by what closed another: a repeated group may say so of a later gap.
+_CLOSE_GAP = (
+    "UPDATE gap SET to_at = :to_at WHERE pbx = :pbx AND to_at IS NULL AND from_at <= :to_at "
+    "AND NOT EXISTS (SELECT 1 FROM gap WHERE pbx = :pbx AND to_at = :to_at)"
+)
+
+
 def _write_gaps(connection: sqlite3.Connection, gaps: Sequence[GapOpened | GapClosed]) -> None:
     for gap in gaps:
         match gap:
@@ -419,9 +426,7 @@ def _write_gaps(connection: sqlite3.Connection, gaps: Sequence[GapOpened | GapCl
                     (gap.pbx, rows.moment_text(gap.from_at), gap.reason, gap.detail),
                 )
             case GapClosed():
-                connection.execute(
-                    "UPDATE gap SET to_at = ? WHERE pbx = ? AND to_at IS NULL", (rows.moment_text(gap.to_at), gap.pbx)
-                )
+                connection.execute(_CLOSE_GAP, {"pbx": gap.pbx, "to_at": rows.moment_text(gap.to_at)})
 
 
 def _last_segment_id(connection: sqlite3.Connection) -> int:

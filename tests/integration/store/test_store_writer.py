@@ -204,6 +204,28 @@ async def test_a_pbx_has_one_open_gap_that_began_when_it_was_first_not_heard(sto
         ]
 
 
+@pytest.mark.parametrize("pause", [timedelta(0), timedelta(seconds=1)])
+async def test_a_repeated_group_leaves_the_gap_open_that_began_after_the_one_it_closed(
+    store: Store, writer: Writer, pause: timedelta
+) -> None:
+    await writer.commit(Group(gaps=[GapOpened("main", START, "line_lost")]))
+    group = Group(gaps=[GapClosed("main", LATER), GapOpened("main", LATER + pause, "line_lost")])
+
+    await writer.commit(group)
+    await writer.commit(group)
+
+    with _session(store) as session:
+        gaps = session.exec(select(Gap).order_by("id")).all()
+        assert [(gap.from_at, gap.to_at) for gap in gaps] == [(START, LATER), (LATER + pause, None)]
+
+
+async def test_a_gap_may_end_at_the_moment_it_began(store: Store, writer: Writer) -> None:
+    await writer.commit(Group(gaps=[GapOpened("main", START, "line_lost"), GapClosed("main", START)]))
+
+    with _session(store) as session:
+        assert session.exec(select(Gap.to_at)).all() == [START]
+
+
 async def test_an_empty_group_costs_no_transaction(store: Store, writer: Writer) -> None:
     size = wal_file(store.path).stat().st_size
 
