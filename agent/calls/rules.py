@@ -4,6 +4,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import translate
+from typing import Any
+
+from config.settings import AsteriskSettings
 
 
 def _compiled(patterns: Iterable[str]) -> re.Pattern[str] | None:
@@ -11,14 +14,21 @@ def _compiled(patterns: Iterable[str]) -> re.Pattern[str] | None:
     return re.compile(joined) if joined else None
 
 
+def _default(setting: str) -> Any:  # Any: the setting's own type
+    return AsteriskSettings.model_fields[setting].default
+
+
 @dataclass(frozen=True)
 class CallRules:
-    """Patterns are shell-like and case-sensitive; applications are compared without case."""
+    """Patterns are shell-like and case-sensitive; applications are compared without case.
 
-    trunks: tuple[str, ...] = ("*trunk*",)
-    inbound_contexts: tuple[str, ...] = ("from-trunk*", "from-pstn*", "from-did*")
-    answering_applications: tuple[str, ...] = ("Stasis", "AudioSocket", "ConfBridge", "MeetMe")
-    voicemail_applications: tuple[str, ...] = ("VoiceMail", "MiniVM")
+    What a site does not tell is as in the settings of a PBX.
+    """
+
+    trunks: tuple[str, ...] = _default("trunks")
+    inbound_contexts: tuple[str, ...] = _default("inbound_contexts")
+    answering_applications: tuple[str, ...] = _default("answering_applications")
+    voicemail_applications: tuple[str, ...] = _default("voicemail_applications")
     _trunk: re.Pattern[str] | None = field(init=False, repr=False)
     _inbound: re.Pattern[str] | None = field(init=False, repr=False)
     _answering: frozenset[str] = field(init=False, repr=False)

@@ -11,6 +11,7 @@ from agent.calls.rules import (
     queue_name,
     resource_of,
 )
+from config.settings import AsteriskSettings
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,11 @@ def test_a_site_s_patterns_tell_trunks_and_inbound_contexts() -> None:
     assert not rules.is_trunk("PJSIP/101")
     assert rules.is_inbound_context("ext-did-0001")
     assert not rules.is_inbound_context("from-internal")
+
+
+@pytest.mark.parametrize("name", ["trunks", "inbound_contexts", "answering_applications", "voicemail_applications"])
+def test_what_a_site_does_not_tell_is_as_its_settings_have_it(name: str) -> None:
+    assert getattr(CallRules(), name) == getattr(AsteriskSettings(name="main", username="u", secret="geheim"), name)
 
 
 def test_a_site_without_trunks_has_none() -> None:
