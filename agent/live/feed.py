@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 # The first failure in a row that an operator is told of: a restarted store fails once and is there again.
 LOGGED_FAILURE: Final = 2
+# How many calls that end while the store is away are remembered, by name only: an hour of a busy site.
+_REMEMBERED_ENDS: Final = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ class LiveFeed:
 
     `mark`, `ended` and `settled` only note what to do; `run` does it. While the store is away only the newest
     facts of each live call are kept, so memory is bounded by the number of live calls. When it is back, or has
-    been emptied, every live context is put there again and those of calls that ended meanwhile are ended.
+    been emptied, every live context is put there again and those of calls that ended meanwhile are ended. Of these
+    only the names are remembered, and only where the PBX has not told all its calls yet: else all but the live end.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class LiveFeed:
         self._live: dict[str, CallContext] = {}
         self._dirty: dict[str, None] = {}  # in the order of marking
         self._over: dict[str, CallContext] = {}
+        self._ended_away: dict[str, None] = {}  # while the store was away, of PBXes not settled; the oldest first
         self._stale = True  # the store may hold contexts of calls that are over
         self._lost = True  # the store may lack contexts of live calls
         self._next_check = 0.0  # on the loop's clock
@@ -84,6 +88,7 @@ class LiveFeed:
         sid = context.call_sid
         self._live[sid] = context
         self._over.pop(sid, None)
+        self._ended_away.pop(sid, None)
         self._dirty.pop(sid, None)
         self._dirty[sid] = None
         self._call()
@@ -94,7 +99,8 @@ class LiveFeed:
         self._live.pop(sid, None)
         self._dirty.pop(sid, None)
         if self._reachable is False:
-            self._stale = True  # found and ended when the store is back, without being remembered until then
+            self._stale = True  # found and ended when the store is back
+            self._remember_end(context)
         else:
             self._over[sid] = context
         self._call()
@@ -102,6 +108,8 @@ class LiveFeed:
     def settled(self, pbx: str) -> None:
         """All live calls of this PBX are marked: contexts of its other calls are of the past, and end."""
         self._undecided.discard(pbx)
+        if not self._undecided:
+            self._ended_away.clear()  # these are stale like any other call
         self._stale = True
         self._call()
 
@@ -175,6 +183,22 @@ class LiveFeed:
             raise
         for context in cleared:
             self._on_final(context)
+        if self._ended_away:
+            await self._end_remembered()
+
+    async def _end_remembered(self) -> None:
+        """End the contexts of calls that ended while the store was away, though their PBX has not told its calls."""
+        for context in await self._store.list_site(self._site):
+            if context.call_sid in self._ended_away:
+                self._over[context.call_sid] = context
+        self._ended_away.clear()
+
+    def _remember_end(self, context: CallContext) -> None:
+        if context.pbx not in self._undecided:
+            return
+        self._ended_away[context.call_sid] = None
+        if len(self._ended_away) > _REMEMBERED_ENDS:
+            del self._ended_away[next(iter(self._ended_away))]
 
     async def _write(self, sid: str) -> None:
         facts = self._live[sid]
@@ -203,6 +227,8 @@ class LiveFeed:
     def _note_away(self, exc: ContextStoreAway) -> None:
         self._failures += 1
         self._lost = self._stale = True
+        for context in self._over.values():
+            self._remember_end(context)
         self._over.clear()
         self._in_step.clear()
         if self._reachable is not False:

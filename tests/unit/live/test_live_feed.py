@@ -156,6 +156,51 @@ async def test_an_outage_keeps_only_the_newest_facts_of_each_live_call_and_all_i
     assert [(final.call_sid, final.state) for final in finals] == [(f"{SITE}:main:2", CallState.ENDED)]
 
 
+async def test_a_call_that_ended_during_an_outage_ends_even_if_its_pbx_never_tells_its_calls() -> None:
+    server = FakeServer()
+    store, finals = store_on(server), list[CallContext]()
+    feed = feed_to(store, finals=finals)
+    await store.put_facts(facts(9))  # of an earlier run; nobody knows whether it is over
+    async with running(feed):
+        for number in (1, 2, 3, 4):
+            feed.mark(facts(number))
+        await feed.in_step()
+        await store.update("acme", facts(2).call_sid, lambda context: with_task(context, "ask-for-name"))
+        server.connected = False
+        feed.ended(facts(1))  # before the outage is noticed
+        await eventually(lambda: feed.status().reachable is False)
+        feed.ended(facts(2))
+        feed.ended(facts(3))
+        feed.mark(facts(3, state=CallState.HELD))  # it goes on after all
+        server.connected = True
+        await feed.in_step()
+        assert {context.call_sid for context in await store.list_site(SITE)} == {
+            facts(number).call_sid for number in (3, 4, 9)
+        }
+    assert [(final.call_sid, len(final.task_stack)) for final in finals] == [
+        (facts(1).call_sid, 0),
+        (facts(2).call_sid, 1),
+    ]
+
+
+async def test_what_is_remembered_of_calls_that_ended_during_an_outage_is_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agent.live.feed._REMEMBERED_ENDS", 10)
+    server = FakeServer()
+    server.connected = False
+    feed = feed_to(store_on(server))
+    async with running(feed):
+        feed.mark(facts(1))
+        await eventually(lambda: feed.status().reachable is False)
+        for number in range(100):
+            feed.ended(facts(number))
+        assert len(feed._ended_away) == 10
+        feed.settled("main")
+        feed.settled("branch")
+        assert len(feed._ended_away) == 0
+
+
 async def test_a_flushed_store_gets_every_live_context_back() -> None:
     server = FakeServer()
     store = store_on(server)
