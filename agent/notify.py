@@ -37,10 +37,6 @@ class Notifier:
         """The daemon is alive; to be sent only by what proves it."""
         self._send("WATCHDOG=1")
 
-    def extend_timeout(self, seconds: float) -> None:
-        """Starting or stopping takes so much longer from now on, a migration for example."""
-        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * _MICROSECONDS)}")
-
     def watchdog_seconds(self) -> float | None:
         """Within how long systemd wants to hear `watchdog`; None if it does not watch this process."""
         pid = self._environ.get("WATCHDOG_PID")

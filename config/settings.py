@@ -6,7 +6,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import SplitResult, parse_qsl, urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -29,17 +28,21 @@ def _plain_name(value: str) -> str:
     return value
 
 
-def _time_zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError) as exc:
-        raise ValueError(f"{value!r} is no IANA time zone; write for example 'Europe/Istanbul'") from exc
-    return value
-
-
 def _one_line(value: str) -> str:
     if _CONTROL.search(value):
         raise ValueError("must not hold line ends or other control characters")
+    return value
+
+
+def _host(value: str) -> str:
+    try:
+        is_host = not re.search(r"\s", _one_line(value)) and bool(value.encode("idna"))
+    except UnicodeError:
+        is_host = False
+    if not is_host:
+        raise ValueError(
+            "this is no host; write a name as pbx.example.com, labels of at most 63 letters, or an address"
+        )
     return value
 
 
@@ -56,10 +59,11 @@ def _beside_settings(value: Path, info: ValidationInfo) -> Path:
 FilePath = Annotated[Path, AfterValidator(_beside_settings)]
 # Text that goes into a line-based protocol.
 Line = Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
+# A host's name or address, such as can be looked up.
+Host = Annotated[str, Field(min_length=1), AfterValidator(_host)]
 Secret = Annotated[SecretStr, Field(min_length=1), AfterValidator(_one_line_secret)]
 # A site's or PBX's name: it becomes part of every call_sid, so it never changes once calls are captured.
 PlainName = Annotated[str, AfterValidator(_plain_name)]
-TimeZoneName = Annotated[str, AfterValidator(_time_zone)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 # A shell-like pattern as of fnmatch: "PJSIP/trunk-*".
 Pattern = Annotated[str, Field(min_length=1)]
@@ -106,11 +110,11 @@ class AsteriskSettings(_Section):
 
     name: PlainName = Field(examples=["main"])
     kind: Literal["asterisk"] = "asterisk"
-    host: Line = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 5038
     tls: bool = False
     tls_ca_file: FilePath | None = None
-    tls_server_name: Line | None = None
+    tls_server_name: Host | None = None
     username: Line = Field(examples=["sentiric"])
     secret: Secret | None = None
     secret_file: FilePath | None = None
@@ -119,7 +123,6 @@ class AsteriskSettings(_Section):
     event_classes: tuple[Line, ...] = ("system", "call", "agent", "dialplan", "user")
     # Events kept off the line if the AMI user may set filters (write=system); eventfilter in manager.conf is better.
     drop_events: tuple[Line, ...] = ("VarSet", "RTCPSent", "RTCPReceived", "TestEvent")
-    time_zone: TimeZoneName = "UTC"
     # Channels that lead to the public network.
     trunks: tuple[Pattern, ...] = ("*trunk*",)
     # Dialplan contexts where calls from the public network arrive.

@@ -9,6 +9,8 @@ from config.load import load_settings
 from config.settings import LogFormat
 from tests.unit.config.files import GOOD, PBX, SECRET, complaints, lines, read, write
 
+NO_HOST = "this is no host; write a name as pbx.example.com, labels of at most 63 letters, or an address"
+
 
 def test_what_is_not_in_the_file_has_its_default(tmp_path: Path) -> None:
     settings = read(tmp_path, GOOD)
@@ -65,10 +67,10 @@ def test_every_mistake_is_told_at_once_on_a_line_of_its_own(tmp_path: Path) -> N
         ('host = ""\n', "FILE: pbx[0].host: must not be empty"),
         ('host = "a\\r\\nb"\n', "FILE: pbx[0].host: must not hold line ends or other control characters"),
         ('trunks = "PJSIP/*"\n', 'FILE: pbx[0].trunks: must be a list: write trunks = ["…", "…"]'),
-        (
-            'time_zone = "Istanbul"\n',
-            "FILE: pbx[0].time_zone: 'Istanbul' is no IANA time zone; write for example 'Europe/Istanbul'",
-        ),
+        ('host = "pbx..lan"\n', f"FILE: pbx[0].host: {NO_HOST}"),
+        ('host = "pbx lan"\n', f"FILE: pbx[0].host: {NO_HOST}"),
+        (f'host = "{"p" * 64}.lan"\n', f"FILE: pbx[0].host: {NO_HOST}"),
+        ('tls_server_name = ".pbx"\n', f"FILE: pbx[0].tls_server_name: {NO_HOST}"),
         ("[[log]]\n", "FILE: log: must be a section: write [log] and its keys below"),
         (
             '[tenancy.rules]\ntenant = "a"\n',
