@@ -8,8 +8,8 @@ from typing import Any, Final
 from agent.calls.context import CallContext, CallState, Participant
 from agent.calls.leg import Leg, iso_text
 from agent.calls.outcome import Outcome, decide
-from agent.calls.rules import CallRules, extension_of
-from agent.calls.tenancy import Assignment, CallFacts
+from agent.calls.rules import CallRules
+from agent.calls.tenancy import Assignment, CallFacts, facts_of_legs
 from sync.models import Direction, HangupSource
 
 MAX_TIMELINE: Final = 500  # entries; a call that does more is told by its first ones
@@ -143,24 +143,15 @@ class LiveCall:
 
     def facts(self) -> CallFacts:
         """What tenant rules look at."""
-        root, direction = self.root, self.direction()
-        legs = list(self.legs.values())
-        if direction is Direction.INBOUND:
-            extensions = {leg.number for leg in legs if leg is not root}
-        else:
-            extensions = {self.caller_number}
-            if root is not None:
-                extensions |= {root.number, extension_of(root.endpoint)}
-        endpoints = frozenset(leg.endpoint for leg in legs)
-        return CallFacts(
+        root = self.root
+        return facts_of_legs(
             pbx=self.pbx,
-            direction=direction,
+            direction=self.direction(),
+            caller_number=self.caller_number,
             callee=self.callee,
-            context=(root.context or None) if root else None,
-            accountcode=(root.accountcode or None) if root else None,
-            endpoints=endpoints,
-            trunks=frozenset(endpoint for endpoint in endpoints if self.rules.is_trunk(endpoint)),
-            extensions=frozenset(number for number in extensions if number),
+            caller=root,
+            others=[leg for leg in self.legs.values() if leg is not root],
+            rules=self.rules,
         )
 
     def context(self, at: datetime) -> CallContext:
@@ -233,7 +224,7 @@ class LiveCall:
         ended_at = self.ended_at
         if ended_at is None:
             raise ValueError(f"call {self.call_sid} has not ended")
-        outcome, root = self.outcome(), self.root
+        outcome = self.outcome()
         return {
             "call_sid": self.call_sid,
             "trace_id": self.trace_id,
@@ -258,9 +249,15 @@ class LiveCall:
             "hangup_source": self.hangup_source or HangupSource.PBX if not self.end_estimated else self.hangup_source,
             "queue": self.queue,
             "merged_into": self.merged_into,
-            "legs": [leg.told() for leg in sorted(self.legs.values(), key=lambda leg: leg is not root)],
+            "legs": self._told_legs(),
             "timeline": self.timeline,
             "source": "ami",
             "start_estimated": self.start_estimated,
             "end_estimated": self.end_estimated,
         }
+
+    def _told_legs(self) -> list[dict[str, Any]]:
+        """The caller's first and marked, so that a stored call knows whether it was seen."""
+        root = self.root
+        told = [leg.told() for leg in self.legs.values() if leg is not root]
+        return told if root is None else [root.told() | {"caller": True}, *told]

@@ -69,8 +69,8 @@ class _Recent:
 class CallModel:
     """All live calls of one PBX.
 
-    `assign` tells whose call it is; it is asked again while only the default answered. After `apply`, `take_changed`
-    and `take_ended` give what is new.
+    `assign` tells whose call it is; it is asked again whenever more is known of the call, so that the order of events
+    does not decide. After `apply`, `take_changed` and `take_ended` give what is new.
     """
 
     def __init__(self, *, site: str, pbx: str, rules: CallRules, assign: Callable[[CallFacts], Assignment]) -> None:
@@ -220,6 +220,7 @@ class CallModel:
         younger.open_channels = set()
         self._end(younger, at)
         self._bridges.count_talk(older, at)
+        older.assignment = self.assign(older.facts())
         self._changed[older.call_sid] = older
 
     def _touch(self, call: LiveCall, at: datetime) -> None:
@@ -227,9 +228,8 @@ class CallModel:
         self._changed[call.call_sid] = call
 
     def _learned(self, call: LiveCall, at: datetime) -> None:
-        """Something that tenant rules look at may be known now."""
-        if call.assignment.rule is None:
-            call.assignment = self.assign(call.facts())
+        """Something that tenant rules look at may be known now: what came first must not decide."""
+        call.assignment = self.assign(call.facts())
         self._touch(call, at)
 
     # Channels

@@ -1,9 +1,9 @@
 """Whose call it is: the first of a site's rules that matches, else its default tenant, else nobody's yet."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 from agent.calls.rules import CallRules, extension_of
 from config.settings import TenancySettings, TenantRule
@@ -82,29 +82,75 @@ def _did(facts: CallFacts) -> str | None:
 
 def facts_of(call: Call, rules: CallRules) -> CallFacts:
     """The facts of a stored call, for looking at the rules again."""
+    legs = [(_ToldLeg.of(leg), leg.get("caller") is True) for leg in call.legs]
     return facts_of_legs(
-        pbx=call.pbx, direction=Direction(call.direction), callee=call.callee_id, legs=call.legs, rules=rules
+        pbx=call.pbx,
+        direction=Direction(call.direction),
+        caller_number=call.caller_id,
+        callee=call.callee_id,
+        caller=next((leg for leg, is_caller in legs if is_caller), None),
+        others=[leg for leg, is_caller in legs if not is_caller],
+        rules=rules,
     )
 
 
+class LegFacts(Protocol):
+    """What is looked at of a leg, live or stored."""
+
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def number(self) -> str | None: ...
+    @property
+    def context(self) -> str: ...
+    @property
+    def accountcode(self) -> str: ...
+
+
 def facts_of_legs(
-    *, pbx: str, direction: Direction, callee: str | None, legs: list[Mapping[str, Any]] | list[dict[str, Any]],
+    *,
+    pbx: str,
+    direction: Direction,
+    caller_number: str | None,
+    callee: str | None,
+    caller: LegFacts | None,
+    others: Sequence[LegFacts],
     rules: CallRules,
-) -> CallFacts:  # fmt: skip
-    """The facts of a call whose legs are told as in `Call.legs`, the caller's first."""
-    endpoints = frozenset(leg["endpoint"] for leg in legs)
-    first: Mapping[str, Any] = legs[0] if legs else {}
+) -> CallFacts:
+    """The facts of a call, live or stored; `caller` is the caller's leg, None if it was never seen."""
+    legs = others if caller is None else [caller, *others]
+    endpoints = frozenset(leg.endpoint for leg in legs if leg.endpoint)
     if direction is Direction.INBOUND:
-        numbers = {leg.get("number") for leg in legs[1:]}
+        numbers = {leg.number for leg in others}
     else:
-        numbers = {first.get("number"), extension_of(first.get("endpoint", ""))}
+        numbers = {caller_number}
+        if caller is not None:
+            numbers |= {caller.number, extension_of(caller.endpoint)}
     return CallFacts(
         pbx=pbx,
         direction=direction,
         callee=callee,
-        context=first.get("context"),
-        accountcode=first.get("accountcode"),
+        context=(caller.context or None) if caller else None,
+        accountcode=(caller.accountcode or None) if caller else None,
         endpoints=endpoints,
         trunks=frozenset(endpoint for endpoint in endpoints if rules.is_trunk(endpoint)),
         extensions=frozenset(number for number in numbers if number),
     )
+
+
+class _ToldLeg(NamedTuple):
+    """A leg as it stands in `Call.legs`, where what was not known is left out."""
+
+    endpoint: str
+    number: str | None
+    context: str
+    accountcode: str
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Self:
+        return cls(
+            endpoint=told.get("endpoint", ""),
+            number=told.get("number"),
+            context=told.get("context", ""),
+            accountcode=told.get("accountcode", ""),
+        )

@@ -1,17 +1,18 @@
 """Whose call it is."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from agent.calls.events import ChannelUp
 from agent.calls.model import CallModel
 from agent.calls.rules import CallRules
-from agent.calls.tenancy import Assignment, CallFacts, assign, facts_of_legs, matches
+from agent.calls.tenancy import Assignment, CallFacts, assign, facts_of, matches
 from config.settings import TenancySettings, TenantRule
-from sync.models import Direction
-from tests.unit.agent.captures import events, frames, is_empty, new_model, played
-from tests.unit.agent.stories import Story, tell
-from tests.unit.agent.test_wire import WHOLE
+from sync.models import Call, Direction
+from tests.unit.agent.captures import WIRE, events, frames, is_empty, new_model, played
+from tests.unit.agent.stories import NOON, Story, tell
 
 INBOUND = CallFacts(
     pbx="main",
@@ -129,17 +130,28 @@ def test_the_default_is_provisional_until_a_rule_matches() -> None:
     assert assignment(model) == Assignment("acme", 0)
 
 
-def test_a_tenant_found_by_a_rule_stays() -> None:
+def test_the_first_rule_wins_though_a_later_one_matched_first() -> None:
     model = new_model(
         TenancySettings(
             rules=(TenantRule(tenant="globex", endpoint="PJSIP/201"), TenantRule(tenant="acme", did_prefix="90212"))
         )
     )
     tell(model, Story().from_trunk())
+    assert assignment(model) == Assignment("acme", 1)
 
     tell(model, Story().dials("x", "PJSIP/201"))
 
-    assert assignment(model) == Assignment("acme", 1)
+    assert assignment(model) == Assignment("globex", 0)
+
+
+def test_a_call_that_another_was_merged_into_is_asked_about_at_once() -> None:
+    model = new_model(BY_PHONE)
+    tell(model, Story().from_trunk())
+    tell(model, Story("2", at=NOON + timedelta(seconds=1)).opens("a", "PJSIP/101"))
+
+    model.apply(ChannelUp(NOON + timedelta(seconds=2), "2.a", "1.a"))
+
+    assert assignment(model) == Assignment("acme", 0)
 
 
 def test_a_call_without_a_tenant_is_kept_unassigned() -> None:
@@ -161,13 +173,26 @@ def test_rules_mended_while_a_call_lasts_count_for_it() -> None:
     assert assignment(model) == Assignment("acme", 0)
 
 
-@pytest.mark.parametrize("name", [*WHOLE, "live_calls"])
-def test_a_stored_call_tells_tenant_rules_what_the_live_one_told(name: str) -> None:
-    for call in played(events(frames(name))).take_ended():
-        row = call.to_row()
+CAPTURES = sorted(path.stem for path in WIRE.glob("*.ami"))
 
-        stored = facts_of_legs(
-            pbx=row["pbx"], direction=row["direction"], callee=row["callee_id"], legs=row["legs"], rules=CallRules()
-        )
 
-        assert stored == call.facts()
+@pytest.mark.parametrize("name", CAPTURES)
+@pytest.mark.parametrize("missed", [0, 12, 40], ids=lambda missed: f"{missed}_missed")
+def test_a_stored_call_tells_tenant_rules_what_the_live_one_told(name: str, missed: int) -> None:
+    for call in played(list(events(frames(name)))[missed:]).take_ended():
+        assert facts_of(Call(**call.to_row()), CallRules()) == call.facts()
+
+
+def test_a_call_whose_caller_was_never_seen_tells_the_same_stored_and_live() -> None:
+    story = Story().opens("x", "PJSIP/101", number="101", context="phones", age_seconds=5.0, up=True).closes("x")
+
+    (call,) = tell(new_model(), story)
+
+    facts = facts_of(Call(**call.to_row()), CallRules())
+    assert facts == call.facts() == CallFacts("main", Direction.INTERNAL, endpoints=frozenset({"PJSIP/101"}))
+
+
+def test_the_caller_s_leg_is_told_first_and_marked() -> None:
+    (call,) = tell(new_model(), Story().from_trunk().dials("x", "PJSIP/101").closes("x").closes("a"))
+
+    assert [(leg["channel"], leg.get("caller")) for leg in call.to_row()["legs"]] == [("1.a", True), ("1.x", None)]
