@@ -18,6 +18,7 @@ from sync.central.schema import SCHEMA_REVISION
 from sync.records import Batch, CallRecord, Receipt, RecordReceipt, Verdict
 
 UNKNOWN_TENANT = "unknown_tenant"
+WRONG_SITE = "wrong_site"
 
 _CHILDREN = ("tasks", "interactions")
 _JSON = frozenset({"legs", "timeline", "full_transcript"})
@@ -163,6 +164,10 @@ class Ingest:
         # By call_sid, so that two batches with the same calls wait for each other instead of locking each other out.
         for position in sorted(range(len(records)), key=lambda at: (records[at].call_sid, -records[at].revision)):
             record = records[position]
+            # Nobody writes another site's calls: its call_sid could take the place of theirs.
+            if record.site != self.batch.site or not record.call_sid.startswith(f"{self.batch.site}:"):
+                self._decided[position] = _wrong_site(self.batch.site)
+                continue
             if record.tenant not in self._tenants:
                 self._decided[position] = _unknown_tenant(record.tenant)
                 continue
@@ -239,6 +244,14 @@ def _unknown_tenant(name: str) -> _Decision:
         Verdict.REJECTED,
         UNKNOWN_TENANT,
         f"the centre knows no active tenant {shown!r}; add it with `edge-hub tenants add {shown}`",
+    )
+
+
+def _wrong_site(site: str) -> _Decision:
+    return _Decision(
+        Verdict.REJECTED,
+        WRONG_SITE,
+        f"the call is not of site {site!r}, which sent it; if the site was renamed, give it its former name back",
     )
 
 

@@ -186,6 +186,26 @@ async def test_a_call_that_changed_its_tenant_stands_once_under_the_new_one(
     assert len(await central_database.fetch("SELECT * FROM task")) == 2
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"site": "ankara"},
+        {"call_sid": "ankara:asterisk:1.1"},
+        {"site": "ankara", "call_sid": "ankara:asterisk:1.1"},
+        {"call_sid": "istanbul-2:asterisk:1.1"},
+    ],
+)
+async def test_a_site_cannot_write_the_calls_of_another(
+    central: CentralDatabase, central_database: PostgresDatabase, changes: dict[str, str]
+) -> None:
+    receipt = await central.store(a_batch(a_record(1, revision=9, **changes), a_record(2)))
+
+    assert verdicts(receipt) == [REJECTED, ACCEPTED]
+    assert receipt.verdicts[0].code == "wrong_site"
+    assert "not of site 'istanbul'" in str(receipt.verdicts[0].reason)
+    assert len(await central_database.fetch("SELECT * FROM call")) == 1
+
+
 @pytest.mark.parametrize("tenant", ["initech", "sleeping", "nul\0", "half \ud800"])
 async def test_a_call_of_an_unknown_or_inactive_tenant_is_rejected_with_what_to_do(
     central: CentralDatabase, central_database: PostgresDatabase, tenant: str
