@@ -12,7 +12,7 @@ from typing import Final
 
 from agent.errors import PbxLost, PbxRefused
 from agent.pbx.asterisk.interpreter import SNAPSHOT_TAKEN, AsteriskInterpreter
-from agent.pbx.asterisk.protocol import AmiMessage, AmiSession, SessionState
+from agent.pbx.asterisk.protocol import MAX_FRAME_BYTES, AmiMessage, AmiSession, SessionState
 from agent.pbx.feed import LINE_LOST, Feed, LineState, LineStatus
 from config.settings import AsteriskSettings
 from sync.backoff import Backoff
@@ -89,12 +89,11 @@ class AsteriskConnector:
         line = _Line(settings, feed=self._feed, status=self.status, now=self._now, on_ready=self._backoff.succeeded)
         try:
             async with asyncio.timeout(settings.connect_timeout_seconds):
+                server_name = (settings.tls_server_name or settings.host) if settings.tls else None
+                # ssl would refuse the name only once there is a socket, which asyncio then forgets to close.
+                (server_name or "").encode("idna")
                 await loop.create_connection(
-                    lambda: line,
-                    settings.host,
-                    settings.port,
-                    ssl=self._tls(),
-                    server_hostname=(settings.tls_server_name or settings.host) if settings.tls else None,
+                    lambda: line, settings.host, settings.port, ssl=self._tls(), server_hostname=server_name
                 )
         except TimeoutError:
             seconds = settings.connect_timeout_seconds
@@ -110,6 +109,8 @@ class AsteriskConnector:
         except OSError as exc:
             reason = os.strerror(exc.errno) if exc.errno and not isinstance(exc, socket.gaierror) else str(exc)
             raise PbxLost(f"no connection to {self.status.address}: {reason}") from exc
+        except ValueError as exc:  # UnicodeError among them: what asyncio and ssl say of names no host can have
+            raise PbxLost(f"{self.status.address} cannot be looked up; check host and tls_server_name") from exc
         return line
 
     def _tls(self) -> ssl.SSLContext | None:
@@ -151,6 +152,7 @@ class _Line(asyncio.Protocol):
         self._resuming: asyncio.Task[None] | None = None
         self._heard = asyncio.Event()
         self._booted = asyncio.Event()
+        self._list_is_complete = False
         self.was_ready = False
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -176,23 +178,33 @@ class _Line(asyncio.Protocol):
         status = self._status
         status.last_heard_at = arrived_at
         status.events += len(messages)
-        status.oversized_frames = self._session.oversized
+        if status.oversized_frames != self._session.oversized:
+            self._tell_oversized()
         if not self.was_ready and self._session.state is SessionState.READY:
             self._ready(arrived_at)
         for message in messages:
             if message.name == "FullyBooted":
                 self._booted.set()
             self._feed.heard(message.raw, self.interpreter.event_of(message, arrived_at), arrived_at)
+        if self._list_is_complete:  # after the messages of this very read
+            self._list_is_complete = False
+            self._feed.heard(SNAPSHOT_TAKEN, self.interpreter.interpret(SNAPSHOT_TAKEN, arrived_at), arrived_at)
         if not self._feed.has_room() and self._transport is not None and self._resuming is None:
             self._transport.pause_reading()
             self._resuming = asyncio.get_running_loop().create_task(self._resume(), name="pbx-resume")
+            self._resuming.add_done_callback(self._resumed)
 
     def eof_received(self) -> None:
         self._fail(PbxLost("the PBX closed the connection"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        text = f"the connection broke: {exc}" if exc else "the PBX closed the connection"
-        self._fail(PbxLost(text))
+        match exc:
+            case None:
+                self._fail(PbxLost("the PBX closed the connection"))
+            case OSError():
+                self._fail(PbxLost(f"the connection broke: {_reason(exc)}"))
+            case _:  # asyncio hands over what `data_received` raised: a bug, whose text may quote what was heard
+                self._fail(exc)
 
     # ours
 
@@ -220,15 +232,16 @@ class _Line(asyncio.Protocol):
             async with asyncio.timeout(_BOOT_PATIENCE_SECONDS):
                 await self._booted.wait()
         self._list_channels()
-        listed_at = self._now()
+        clock = asyncio.get_running_loop().time
+        listed_at = clock()
         while True:
             self._heard.clear()
             await asyncio.sleep(settings.ping_seconds)
             if not self._heard.is_set() or self._status.clock_offset_seconds is None:
                 await self._ping()
-            if (self._now() - listed_at).total_seconds() >= settings.snapshot_seconds:
+            if clock() - listed_at >= settings.snapshot_seconds:
                 self._list_channels()
-                listed_at = self._now()
+                listed_at = clock()
 
     async def _ping(self) -> None:
         self._heard.clear()
@@ -264,13 +277,17 @@ class _Line(asyncio.Protocol):
 
     def _list_ended(self, message: AmiMessage) -> None:
         self._ponged(message)
-        # The messages of this very read come first; the mark closes the list after them.
-        asyncio.get_running_loop().call_soon(self._mark_snapshot)
+        self._list_is_complete = True
 
-    def _mark_snapshot(self) -> None:
-        if not self.closed.done():
-            at = self._now()
-            self._feed.heard(SNAPSHOT_TAKEN, self.interpreter.interpret(SNAPSHOT_TAKEN, at), at)
+    def _tell_oversized(self) -> None:
+        status = self._status
+        status.oversized_frames = self._session.oversized
+        status.warnings.pop("oversized", None)  # a new connection counts anew
+        if status.oversized_frames:
+            status.warnings["oversized"] = (
+                f"{status.oversized_frames} messages longer than {MAX_FRAME_BYTES // 1024} KiB were left out; "
+                "shorten channelvars in manager.conf"
+            )
 
     def _ready(self, at: datetime) -> None:
         self.was_ready = True
@@ -286,11 +303,22 @@ class _Line(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
+    def _resumed(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            self._fail(exc)
+
     def _send(self) -> None:
         data = self._session.outgoing()
         if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
-    def _fail(self, exc: PbxLost) -> None:
+    def _fail(self, exc: BaseException) -> None:
+        """End the line: by PbxLost `run` connects again, anything else is a bug and passes through it."""
         if not self.closed.done():
             self.closed.set_exception(exc)
+
+
+def _reason(exc: OSError) -> str:
+    if isinstance(exc, ssl.SSLError):
+        return (exc.reason or "TLS failed").replace("_", " ").lower()
+    return os.strerror(exc.errno) if exc.errno else "no reason given"

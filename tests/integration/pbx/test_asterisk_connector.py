@@ -3,11 +3,14 @@
 import asyncio
 import logging
 import socket
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from agent.calls.events import ChannelOpened, LineLost, SnapshotTaken
+from agent.calls.events import CallEvent, ChannelOpened, LineLost, SnapshotTaken
 from agent.pbx.asterisk import connector as connecting
+from agent.pbx.asterisk.connector import AsteriskConnector
 from agent.pbx.asterisk.interpreter import SNAPSHOT_TAKEN
 from agent.pbx.feed import LINE_LOST, LineState
 from sync.backoff import Backoff
@@ -371,6 +374,81 @@ async def test_a_frame_that_is_too_long_is_counted() -> None:
         await until(lambda: HANGUP in ear.frames)
 
         assert connector.status.oversized_frames == 1
+        assert connector.status.warnings["oversized"].startswith("1 messages longer than 256 KiB were left out")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"host": "pbx..lan"}, {"host": "p" * 64}, {"tls": True, "tls_server_name": ".pbx"}]
+)
+async def test_a_name_that_no_host_can_have_is_told_and_ends_nothing(changes: dict[str, Any]) -> None:
+    async with Pbx() as pbx:
+        unchecked = settings(pbx.port, connect_timeout_seconds=2).model_copy(update=changes)
+        async with connected(unchecked, Ear()) as connector:
+            await until(lambda: connector.status.state is LineState.LOST)
+
+    assert connector.status.reason is not None
+    assert "check host and tls_server_name" in connector.status.reason
+
+
+class DeafEar(Ear):
+    """Has a bug that shows with some frame, or when there is room again."""
+
+    def __init__(self, at: bytes) -> None:
+        super().__init__()
+        self._at = at
+
+    def heard(self, frame: bytes, event: CallEvent | None, at: datetime) -> None:
+        if frame == self._at:
+            raise LookupError("Ayşe Yılmaz")
+        super().heard(frame, event, at)
+
+    async def wait_for_room(self) -> None:
+        await super().wait_for_room()
+        raise LookupError("Ayşe Yılmaz")
+
+
+@pytest.mark.parametrize("at", [HANGUP, SNAPSHOT_TAKEN, b"room"])
+async def test_a_bug_met_while_hearing_ends_the_connector_and_shows_in_no_warning(
+    at: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    ear = DeafEar(at)
+    async with Pbx() as pbx:
+        connector = AsteriskConnector(settings(pbx.port), feed=ear, backoff=Backoff(initial=0.01, maximum=0.01))
+        running = asyncio.create_task(connector.run())
+        line = await pbx.called()
+        await line.log_in()
+        await line.list_channels()
+        if at == b"room":
+            await until(lambda: SNAPSHOT_TAKEN in ear.frames)
+            ear.is_full()
+        line.send_raw(HANGUP + b"\r\n\r\n")
+        if at == b"room":
+            await until(lambda: HANGUP in ear.frames)
+            ear.is_empty_again()
+
+        async with asyncio.timeout(10):
+            with pytest.raises(ExceptionGroup) as raised:
+                await running
+
+    assert raised.group_contains(LookupError)
+    assert not any("Ayşe" in record.getMessage() for record in caplog.records if record.name == connecting.log.name)
+
+
+async def test_the_list_of_channels_comes_in_time_whatever_the_wall_clock_does() -> None:
+    ear = Ear()
+    backwards = iter(datetime(2026, 11, 22, tzinfo=UTC) - timedelta(hours=number) for number in range(10**6))
+    async with Pbx() as pbx:
+        connector = AsteriskConnector(
+            settings(pbx.port).model_copy(update={"ping_seconds": 0.01, "snapshot_seconds": 0.02}),
+            feed=ear, backoff=Backoff(initial=0.01, maximum=0.01), now=lambda: next(backwards),
+        )  # fmt: skip
+        running = asyncio.create_task(connector.run())
+        line = await pbx.called()
+        await line.log_in()
+        for _ in range(3):
+            await line.list_channels("1.1")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_connector_that_is_stopped_leaves_the_line() -> None:
