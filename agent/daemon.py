@@ -57,6 +57,18 @@ def rules_of(pbx: AsteriskSettings) -> CallRules:
     )
 
 
+def _with_rules(pbx: AsteriskSettings, new: AsteriskSettings) -> AsteriskSettings:
+    """The settings of a PBX with what `rules_of` reads from new ones."""
+    return pbx.model_copy(
+        update={
+            "trunks": new.trunks,
+            "inbound_contexts": new.inbound_contexts,
+            "answering_applications": new.answering_applications,
+            "voicemail_applications": new.voicemail_applications,
+        }
+    )
+
+
 def make_uplink(settings: Settings) -> Uplink | None:
     """The way to the centre; None without a [central] section."""
     if settings.central is None:
@@ -116,7 +128,7 @@ class Daemon:
             on_commit=self._syncer.wake if self._syncer else _nothing,
         )
         self._connectors = [self._connector(pbx) for pbx in settings.pbx]
-        self._jobs = Jobs(journal=journal, settings=settings.store)
+        self._jobs = Jobs(store=store, journal=journal, settings=settings.store)
         self._probe = Probe(
             settings,
             version=version(PROGRAM),
@@ -126,6 +138,7 @@ class Daemon:
             syncer=self._syncer,
             repository=self._repository,
             outbox=self._outbox,
+            jobs=self._jobs,
         )
 
     def _connector(self, pbx: AsteriskSettings) -> AsteriskConnector:
@@ -208,18 +221,17 @@ class Daemon:
             self.reload_rules()
         except ConfigError as exc:
             log.error("the new settings are not used, the old ones stay: %s", exc)
-        self._notifier.ready()
+        finally:
+            self._notifier.ready()
 
     def reload_rules(self) -> None:
         """Read the settings again. Raises ConfigError and changes nothing if they are wrong."""
         new = self._reload()
-        rules = {pbx.name: rules_of(pbx) for pbx in new.pbx}
-        self._tracker.use_rules(new.tenancy, rules)
-        waiting = [
-            name for name in type(new).model_fields
-            if name not in {"tenancy"} and getattr(new, name) != getattr(self._settings, name)
-        ]  # fmt: skip
-        self._settings = self._settings.model_copy(update={"tenancy": new.tenancy})
+        by_name = {pbx.name: pbx for pbx in new.pbx}
+        pbxes = tuple(_with_rules(pbx, by_name.get(pbx.name, pbx)) for pbx in self._settings.pbx)
+        self._settings = self._settings.model_copy(update={"tenancy": new.tenancy, "pbx": pbxes})
+        self._tracker.use_rules(new.tenancy, {pbx.name: rules_of(pbx) for pbx in pbxes})
+        waiting = [name for name in type(new).model_fields if getattr(new, name) != getattr(self._settings, name)]
         log.info("tenant and trunk rules were read again")
         if waiting:
             log.warning("changed settings that need a restart: %s", ", ".join(waiting))
