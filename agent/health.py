@@ -45,6 +45,7 @@ class CallsHealth(_Part):
     live: int = 0
     today: dict[str, int] = {}
     unassigned: int = 0
+    left_out: int = 0  # since the agent started: calls the local database refused to take
 
 
 class BacklogHealth(_Part):
@@ -113,7 +114,12 @@ def problems_of(status: AgentStatus) -> tuple[str, ...]:
     found: list[str] = []
     database = status.database
     if database.error:
-        found.append(f"the local database cannot be written: {database.error}")
+        found.append(f"the local database is in trouble: {database.error}")
+    if status.calls.left_out:
+        found.append(
+            f"{status.calls.left_out} calls could not be written and are left out; only the journal holds them: "
+            "see the log"
+        )
     if database.disk_total and database.disk_free < 0.05 * database.disk_total:
         found.append(f"the disk is nearly full: {database.disk_free // 2**20} MiB left under {database.file}")
     for pbx in status.pbx:

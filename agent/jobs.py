@@ -1,13 +1,15 @@
-"""What is done by the clock: the journal is kept within its bounds."""
+"""What is done beside capturing: the journal is kept within its bounds, and a doubtful database is looked through."""
 
 import asyncio
 import logging
+from datetime import UTC
 from typing import Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from agent.errors import StoreUnavailable
+from agent.store.engine import Store, quick_check
 from agent.store.journal import Journal
 from config.settings import StoreSettings
 
@@ -19,7 +21,9 @@ _PRUNE_MINUTES: Final = 10
 class Jobs:
     """The scheduled work of one agent."""
 
-    def __init__(self, *, journal: Journal, settings: StoreSettings) -> None:
+    def __init__(self, *, store: Store, journal: Journal, settings: StoreSettings) -> None:
+        self.damage: str | None = None  # what is wrong with the database and what to do, for `status`
+        self._store = store
         self._journal = journal
         self._settings = settings
 
@@ -34,13 +38,32 @@ class Jobs:
                 if not failed.done():
                     failed.set_exception(exc)
 
-        scheduler = AsyncIOScheduler()
-        scheduler.add_job(prune, IntervalTrigger(minutes=_PRUNE_MINUTES), coalesce=True, max_instances=1)
+        scheduler = AsyncIOScheduler(timezone=UTC)  # the machine's own may be one that nobody knows
+        scheduler.add_job(prune, IntervalTrigger(minutes=_PRUNE_MINUTES, timezone=UTC), coalesce=True, max_instances=1)
         scheduler.start()
         try:
-            await failed
+            async with asyncio.TaskGroup() as tasks:
+                if self._store.check_due:
+                    tasks.create_task(self._check(), name="quick-check")
+                await failed
         finally:
             scheduler.shutdown(wait=False)
+
+    async def _check(self) -> None:
+        """Look through the database once: after an unclean stop it was too large to be checked before the start."""
+        path = self._store.path
+        try:
+            problems = await quick_check(path)
+        except StoreUnavailable as exc:
+            problems = [str(exc)]
+        if not problems:
+            log.info("the database is sound after an unclean stop", extra={"file": str(path)})
+            return
+        self.damage = (
+            f"{path} is damaged ({problems[0]}); export its calls, stop the agent, keep the file, "
+            "and restore a backup or start with an empty directory"
+        )
+        log.error("%s", self.damage)
 
     async def _prune(self) -> None:
         try:

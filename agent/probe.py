@@ -19,6 +19,7 @@ from agent.health import (
     Verdict,
     problems_of,
 )
+from agent.jobs import Jobs
 from agent.live.feed import LiveFeed
 from agent.pbx.feed import LineState, LineStatus
 from agent.store.outbox import SqliteOutbox
@@ -47,6 +48,7 @@ class Probe:
         syncer: Syncer | None,
         repository: Repository,
         outbox: SqliteOutbox,
+        jobs: Jobs,
     ) -> None:
         self._settings = settings
         self._version = version
@@ -56,6 +58,7 @@ class Probe:
         self._syncer = syncer
         self._repository = repository
         self._outbox = outbox
+        self._jobs = jobs
         self._started_at = datetime.now(UTC)
         self._settings_hash = fingerprint(settings)
 
@@ -75,8 +78,8 @@ class Probe:
 
     async def status(self) -> AgentStatus:
         """Everything; where the local database cannot be read, its part says so instead of failing."""
-        error = self._tracker.status.store_error
-        calls, backlog = CallsHealth(live=len(self._tracker.live_calls())), BacklogHealth()
+        error = self._tracker.status.store_error or self._jobs.damage
+        calls, backlog = self._live_calls(), BacklogHealth()
         sizes = None
         gaps: dict[str, datetime] = {}
         latest: dict[str, datetime] = {}
@@ -91,7 +94,11 @@ class Probe:
                     latest[line.pbx] = last
         except (StoreUnavailable, OutboxUnavailable) as exc:
             error = error or str(exc)
-        disk = shutil.disk_usage(self._settings.state_directory)
+        disk_free = disk_total = 0
+        try:
+            disk_total, _, disk_free = shutil.disk_usage(self._settings.state_directory)
+        except OSError as exc:
+            error = error or f"{self._settings.state_directory} cannot be looked at: {exc.strerror}"
         status = AgentStatus(
             verdict=Verdict.OK,
             site=self._settings.site,
@@ -112,8 +119,8 @@ class Probe:
                 journal_size=sizes.journal_bytes if sizes else 0,
                 last_commit_at=self._tracker.status.last_commit_at,
                 error=error,
-                disk_free=disk.free,
-                disk_total=disk.total,
+                disk_free=disk_free,
+                disk_total=disk_total,
             ),
         )
         problems = problems_of(status)
@@ -122,11 +129,16 @@ class Probe:
 
     async def _calls(self) -> CallsHealth:
         midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        return CallsHealth(
-            live=len(self._tracker.live_calls()),
-            today=await self._repository.counts_since(midnight),
-            unassigned=await self._repository.count_unassigned(),
+        return self._live_calls().model_copy(
+            update={
+                "today": await self._repository.counts_since(midnight),
+                "unassigned": await self._repository.count_unassigned(),
+            }
         )
+
+    def _live_calls(self) -> CallsHealth:
+        """What is known without the local database."""
+        return CallsHealth(live=len(self._tracker.live_calls()), left_out=self._tracker.status.calls_left_out)
 
     def _pbx(self, line: LineStatus, *, gaps: dict[str, datetime], latest: dict[str, datetime]) -> PbxHealth:
         return PbxHealth(

@@ -71,6 +71,12 @@ def test_a_status_tells_the_verdict_first_and_the_rest_in_order() -> None:
     assert lines[-1] == "agent       0.1.0, pid 77, up 2 h, 64 MiB, settings 0123456789ab"
 
 
+def test_calls_that_could_not_be_written_are_a_problem() -> None:
+    assert running(calls=CallsHealth(left_out=2)).problems == (
+        "2 calls could not be written and are left out; only the journal holds them: see the log",
+    )
+
+
 def test_the_gravest_problem_is_in_the_first_line_and_the_others_below() -> None:
     lost = PbxHealth(name="main", address="a:1", state=LineState.LOST, reason="no route", open_gap_since=NOON)
     status = running(

@@ -1,0 +1,59 @@
+"""The work beside capturing: it runs in any time zone, and tells when the database is damaged."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+import pytest
+
+from agent import jobs as working
+from agent.jobs import Jobs
+from agent.store import engine
+from agent.store.engine import Store, open_store
+from agent.store.journal import Journal
+from agent.store.lease import lock_file
+from agent.store.writer import Writer
+from config.settings import StoreSettings
+
+
+async def _run_briefly(jobs: Jobs) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await jobs.run()
+
+
+async def test_a_time_zone_nobody_knows_is_no_hindrance(
+    store: Store, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Nowhere/At-All")
+
+    jobs = Jobs(store=store, journal=journal, settings=StoreSettings())
+    await _run_briefly(jobs)
+
+    assert jobs.damage is None
+
+
+@pytest.mark.parametrize("found", [[], ["row 7 missing from index"]])
+async def test_a_database_too_large_for_a_check_at_the_start_is_checked_once_the_agent_runs(
+    database: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, found: list[str]
+) -> None:
+    async with open_store(database):
+        pass
+    lock_file(database).write_text("{}")  # as a killed holder leaves it
+    monkeypatch.setattr(engine, "_CHECK_AT_START_BYTES", 0)
+
+    async def quick_check(path: Path) -> list[str]:
+        assert path == database
+        return found
+
+    monkeypatch.setattr(working, "quick_check", quick_check)
+    async with open_store(database) as store:
+        journal = Journal(store, await Writer.over(store.connection))
+        jobs = Jobs(store=store, journal=journal, settings=StoreSettings())
+        await _run_briefly(jobs)
+
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert errors == ([jobs.damage] if jobs.damage else [])
+    assert bool(found) == bool(jobs.damage)
+    if jobs.damage:
+        assert "is damaged (row 7 missing from index); export its calls" in jobs.damage
