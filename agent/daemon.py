@@ -152,10 +152,10 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._take_new_settings)
         self._bug = loop.create_future()
         loop.set_exception_handler(self._note_bug)
         await self._tracker.restore(interpreter=AsteriskInterpreter)
+        loop.add_signal_handler(signal.SIGHUP, self._take_new_settings)
         async with asyncio.TaskGroup() as tasks:
             app = api.make_app(self)
 

@@ -68,7 +68,7 @@ class PbxFeed:
         self._gaps: list[GapOpened | GapClosed] = []
         self._ended: list[LiveCall] = []  # ended in the replay, but not yet told
         self._gone: list[str] = []  # call_sids that were live and cannot be found again
-        self._blind = False  # a gap is open: nothing was heard since
+        self._blind_since: datetime | None = None  # a gap is open: nothing was heard since
         self._telling = False
         self.waiting_bytes = 0
 
@@ -91,7 +91,7 @@ class PbxFeed:
             self._append(LINE_LOST)
             self.model.apply(LineLost(last_at))
             self._gaps.append(GapOpened(self._pbx, last_at, "agent_down", "the agent was not running"))
-            self._blind = True
+            self._blind_since = last_at
         restored = self.model.live_calls()
         for call in restored:
             self._keeper.tell_live(call)
@@ -123,10 +123,11 @@ class PbxFeed:
         self._append(frame, at)
         if isinstance(event, LineLost):
             self._gaps.append(GapOpened(self._pbx, event.at, "line_lost"))
-            self._blind = True
-        elif self._blind:
-            self._gaps.append(GapClosed(self._pbx, at))
-            self._blind = False
+            self._blind_since = event.at
+        elif self._blind_since is not None:
+            # A clock that was set back meanwhile must not keep the gap open.
+            self._gaps.append(GapClosed(self._pbx, max(at, self._blind_since)))
+            self._blind_since = None
         if event is not None:
             self._apply(event)
         if self.waiting_bytes > MAX_WAITING_BYTES:

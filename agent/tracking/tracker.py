@@ -117,7 +117,7 @@ class Tracker:
         return feed
 
     def use_rules(self, tenancy: TenancySettings, rules: dict[str, CallRules]) -> None:
-        """Rules changed: calls that begin from now on are told by the new ones, live ones if still unassigned."""
+        """Rules changed: tenant rules count for every call from its next fact on, PBX rules for calls yet to begin."""
         self._tenancy = tenancy
         for name, feed in self._feeds.items():
             if name in rules:
