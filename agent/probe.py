@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from agent.errors import StoreUnavailable
@@ -19,7 +20,6 @@ from agent.health import (
     Verdict,
     problems_of,
 )
-from agent.jobs import Jobs
 from agent.live.feed import LiveFeed
 from agent.pbx.feed import LineState, LineStatus
 from agent.store.outbox import SqliteOutbox
@@ -32,6 +32,12 @@ from sync.outbox import Backlog
 from sync.syncer import Syncer
 
 _STATM = Path("/proc/self/statm")
+
+
+class Checking(Protocol):
+    """Looks through the database beside everything else: `agent.jobs`, on the same floor as this."""
+
+    damage: str | None  # what is wrong with it and what to do
 
 
 class Probe:
@@ -48,7 +54,7 @@ class Probe:
         syncer: Syncer | None,
         repository: Repository,
         outbox: SqliteOutbox,
-        jobs: Jobs,
+        jobs: Checking,
     ) -> None:
         self._settings = settings
         self._version = version
