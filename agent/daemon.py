@@ -230,6 +230,7 @@ class Daemon:
         by_name = {pbx.name: pbx for pbx in new.pbx}
         pbxes = tuple(_with_rules(pbx, by_name.get(pbx.name, pbx)) for pbx in self._settings.pbx)
         self._settings = self._settings.model_copy(update={"tenancy": new.tenancy, "pbx": pbxes})
+        self._probe.settings_changed(self._settings)
         self._tracker.use_rules(new.tenancy, {pbx.name: rules_of(pbx) for pbx in pbxes})
         waiting = [name for name in type(new).model_fields if getattr(new, name) != getattr(self._settings, name)]
         log.info("tenant and trunk rules were read again")

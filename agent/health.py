@@ -129,7 +129,7 @@ def problems_of(status: AgentStatus) -> tuple[str, ...]:
     if not status.pbx:
         found.append("no PBX is configured: add a [[pbx]] section to the settings")
     if status.central.state in {"waiting", "paused"} and status.central.last_error:
-        found.append(f"the centre is not reached, calls are kept here: {status.central.last_error}")
+        found.append(f"calls wait here, the centre does not take them: {status.central.last_error}")
     if status.backlog.quarantined:
         found.append(f"{status.backlog.quarantined} calls were refused by the centre: see edge-agent outbox")
     if status.calls.unassigned:

@@ -68,6 +68,10 @@ class Probe:
         self._started_at = datetime.now(UTC)
         self._settings_hash = fingerprint(settings)
 
+    def settings_changed(self, settings: Settings) -> None:
+        """The agent goes by these settings now."""
+        self._settings_hash = fingerprint(settings)
+
     def line(self) -> str:
         """One line for `systemctl status`, from what is at hand without asking the disk."""
         up = sum(line.state is LineState.CONNECTED for line in self._lines)

@@ -62,8 +62,17 @@ Line = Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
 # A host's name or address, such as can be looked up.
 Host = Annotated[str, Field(min_length=1), AfterValidator(_host)]
 Secret = Annotated[SecretStr, Field(min_length=1), AfterValidator(_one_line_secret)]
+
+
+def _dialled(value: str) -> str:
+    if not re.fullmatch(r"\+?[0-9*#]+", value):
+        raise ValueError("write the number as it is dialled, digits only, without spaces, brackets or dashes")
+    return value
+
+
 # A site's or PBX's name: it becomes part of every call_sid, so it never changes once calls are captured.
 PlainName = Annotated[str, AfterValidator(_plain_name)]
+DialledNumber = Annotated[str, AfterValidator(_dialled)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 # A shell-like pattern as of fnmatch: "PJSIP/trunk-*".
 Pattern = Annotated[str, Field(min_length=1)]
@@ -157,8 +166,8 @@ class TenantRule(_Section):
     trunk: Pattern | None = None  # a trunk channel of the call, e.g. "PJSIP/trunk-acme"
     endpoint: Pattern | None = None  # any channel of the call without its -0000001a, e.g. "PJSIP/1*"
     context: Pattern | None = None  # the dialplan context in which the call started
-    did_prefix: str | None = None  # the number first dialled by an inbound call
-    did_range: tuple[str, str] | None = None  # from and to, both included, of equal length
+    did_prefix: DialledNumber | None = None  # the number first dialled by an inbound call
+    did_range: tuple[DialledNumber, DialledNumber] | None = None  # from and to, both included, of equal length
     accountcode: str | None = None
     extension_range: tuple[int, int] | None = None  # of the calling or, for an inbound call, the answering phone
 

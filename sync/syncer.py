@@ -84,6 +84,7 @@ class Syncer:
         self._at_once = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
         self._running = False
+        self._is_checked = False  # the centre has been reached since the start
         self._sending = False
         self._limit = settings.batch_records
         self._trouble: _Trouble | None = None
@@ -167,9 +168,16 @@ class Syncer:
             self._sending = True
             try:
                 self._calls_wait.clear()
+                is_to_check = self._at_once.is_set() or not self._is_checked
                 self._at_once.clear()
                 while (batch := await self._outbox.next_batch(limit=self._limit)) is not None:
                     await self._send(batch)
+                    is_to_check, self._is_checked = False, True
+                if is_to_check:
+                    # Nothing waits, so nothing else would show that the way is closed before the first call comes.
+                    await self._uplink.check()
+                    self._is_checked = True
+                    self._trouble_ends()
                 self._trouble = None
             except OutboxUnavailable as exc:
                 self._trouble_comes(exc, self._backoff.next_delay())
@@ -200,6 +208,10 @@ class Syncer:
         rejected = [verdict for verdict in receipt.verdicts if verdict.verdict is Verdict.REJECTED]
         if len(rejected) < len(receipt.verdicts):
             self._rejected_in_a_row = 0
+            return
+        # A tenant that the centre does not know is one tenant's trouble; the others' calls go on.
+        rejected = [verdict for verdict in rejected if verdict.code != "unknown_tenant"]
+        if not rejected:
             return
         if self._rejected_in_a_row + len(rejected) >= _REJECTED_IN_A_ROW:
             raise UplinkRefused(

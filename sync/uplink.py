@@ -15,6 +15,10 @@ class Uplink(Protocol):
         """
         ...
 
+    async def check(self) -> None:
+        """Raise as `send` would, if nothing could be sent now; the centre then knows that this site is there."""
+        ...
+
     async def close(self) -> None:
         """Let go of connections; safe to call twice."""
         ...

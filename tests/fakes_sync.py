@@ -105,6 +105,8 @@ class FakeUplink:
         self.answers = deque(answers)
         self.batches: list[Batch] = []
         self.closed = False
+        self.checks = 0
+        self.check_fault: Exception | None = None
         self.in_flight = 0
         self.most_in_flight = 0
         self.gate = asyncio.Event()  # closed by `clear`, it holds every answer back
@@ -123,6 +125,12 @@ class FakeUplink:
         if isinstance(answer, Exception):
             raise answer
         return answer(batch)
+
+    async def check(self) -> None:
+        """See `sync.uplink.Uplink`."""
+        self.checks += 1
+        if self.check_fault is not None:
+            raise self.check_fault
 
     async def close(self) -> None:
         """See `sync.uplink.Uplink`."""

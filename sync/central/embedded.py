@@ -49,8 +49,8 @@ class EmbeddedPostgres:
         self._stopped_pids: list[int] = []
 
     def __enter__(self) -> Self:
-        self.create()
         try:
+            self.create()
             self.start()
         except EmbeddedPostgresError:
             self.remove()

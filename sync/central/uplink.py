@@ -10,6 +10,7 @@ class DirectUplink:
     """An Uplink that writes into the central database itself, as a database user of the site's."""
 
     def __init__(self, settings: CentralSettings, *, site: str, agent_version: str) -> None:
+        self._site = site
         self._database = CentralDatabase(
             address_of(settings),
             application_name=f"edge-agent {site}",
@@ -20,6 +21,10 @@ class DirectUplink:
     async def send(self, batch: Batch) -> Receipt:
         """Store the batch; see `sync.uplink.Uplink`."""
         return await self._database.store(batch)
+
+    async def check(self) -> None:
+        """Store a batch of nothing; see `sync.uplink.Uplink`."""
+        await self._database.store(Batch(site=self._site, records=(), high_water=0))
 
     async def close(self) -> None:
         """Let go of the connection."""

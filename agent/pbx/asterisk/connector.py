@@ -68,6 +68,7 @@ class AsteriskConnector:
 
     async def _listen(self) -> None:
         line = await self._connect()
+        lost: PbxLost | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
                 watch = tasks.create_task(line.watch(), name=f"pbx-{self._settings.name}-watch")
@@ -75,13 +76,18 @@ class AsteriskConnector:
                     await line.closed
                 finally:
                     watch.cancel()
-        except* PbxLost as group:
-            raise group.exceptions[0] from None
+        except BaseExceptionGroup as group:
+            # Not `except*`: what is raised in it comes out wrapped in a group again in Python 3.11.2, Debian 12's.
+            lost = next((exc for exc in group.exceptions if isinstance(exc, PbxLost)), None)
+            if lost is None or len(group.exceptions) > 1:
+                raise
         finally:
             line.close()
             if line.was_ready:
                 last = self.status.last_heard_at or self._now()
                 self._feed.heard(LINE_LOST, line.interpreter.interpret(LINE_LOST, last), last)
+        if lost is not None:
+            raise lost
 
     async def _connect(self) -> "_Line":
         settings = self._settings

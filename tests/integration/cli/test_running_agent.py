@@ -169,7 +169,7 @@ async def test_sync_now_says_why_nothing_was_sent(site: Site) -> None:
     assert done.stdout.startswith("Not sent, 5 calls waiting: 127.0.0.1:9/sentiric cannot be reached")
     told = json.loads((await site.command("sync", "now", "--json")).stdout)
     assert (told["outcome"], told["waiting"], told["sent"]) == ("failed", 5, 0)
-    assert (await site.command("status")).stdout.startswith("DEGRADED: the centre is not reached")
+    assert (await site.command("status")).stdout.startswith("DEGRADED: calls wait here")
 
 
 async def test_sync_now_without_a_centre_is_one_sentence(simulator: Simulator, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_an_outbound_call_is_its_caller_s_and_odd_numbers_are_no_extensions() ->
 
 
 def test_nothing_known_matches_nothing() -> None:
-    for condition in ({"context": "*"}, {"trunk": "*"}, {"endpoint": "*"}, {"did_prefix": ""}, {"accountcode": ""}):
+    for condition in ({"context": "*"}, {"trunk": "*"}, {"endpoint": "*"}, {"did_prefix": "0"}, {"accountcode": ""}):
         assert not matches(rule(**condition), CallFacts(pbx="main"))
 
 
@@ -196,3 +196,9 @@ def test_the_caller_s_leg_is_told_first_and_marked() -> None:
     (call,) = tell(new_model(), Story().from_trunk().dials("x", "PJSIP/101").closes("x").closes("a"))
 
     assert [(leg["channel"], leg.get("caller")) for leg in call.to_row()["legs"]] == [("1.a", True), ("1.x", None)]
+
+
+@pytest.mark.parametrize("number", ["", "abc", "+90 212 555", "(0212)555", "0212-555"])
+def test_a_number_that_nobody_can_dial_is_refused_in_a_rule(number: str) -> None:
+    with pytest.raises(ValueError, match="as it is dialled"):
+        rule(did_prefix=number)

@@ -351,3 +351,44 @@ async def test_a_bug_is_not_swallowed() -> None:
 
     with pytest.raises(KeyError):
         await a_syncer(outbox, uplink).run()
+
+
+async def test_a_closed_way_is_known_at_the_start_although_nothing_waits() -> None:
+    uplink = FakeUplink()
+    uplink.check_fault = REFUSED
+    syncer = a_syncer(MemoryOutbox(), uplink)
+    async with running(syncer):
+        await until(lambda: syncer.status.state is SyncState.PAUSED)
+        assert syncer.status.last_error == str(REFUSED)
+        uplink.check_fault = None
+        syncer.wake_now()
+        await until(lambda: syncer.status.state is SyncState.IDLE)
+
+
+async def test_an_operators_wish_tries_the_way_although_nothing_waits_and_the_timer_does_not() -> None:
+    uplink = FakeUplink()
+    syncer = a_syncer(MemoryOutbox(), uplink)
+    async with running(syncer):
+        await until(lambda: uplink.checks == 1)
+        syncer.wake()
+        syncer.wake_now()
+        await until(lambda: uplink.checks == 2)
+
+
+async def test_calls_of_a_tenant_the_centre_does_not_know_stop_nobody_elses() -> None:
+    def no_such_tenant(batch: Batch) -> Receipt:
+        refused = (
+            RecordReceipt(one.call_sid, one.revision, Verdict.REJECTED, "unknown_tenant", "add it")
+            for one in batch.records
+        )
+        return Receipt(list(refused))
+
+    outbox, uplink = MemoryOutbox(), FakeUplink(no_such_tenant)
+    for number in range(30):
+        outbox.add(a_record(number))
+    syncer = a_syncer(outbox, uplink, batch_records=30)
+    async with running(syncer):
+        await until(lambda: syncer.status.rejected == 30)
+        outbox.add(a_record(31))
+        syncer.wake()
+        await until(lambda: syncer.status.sent == 1)
