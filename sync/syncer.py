@@ -209,8 +209,9 @@ class Syncer:
         if len(rejected) < len(receipt.verdicts):
             self._rejected_in_a_row = 0
             return
-        # A tenant that the centre does not know is one tenant's trouble; the others' calls go on.
-        rejected = [verdict for verdict in rejected if verdict.code != "unknown_tenant"]
+        if self._sent:
+            # Others' calls are taken: a tenant that the centre does not know is that one tenant's trouble.
+            rejected = [verdict for verdict in rejected if verdict.code != "unknown_tenant"]
         if not rejected:
             return
         if self._rejected_in_a_row + len(rejected) >= _REJECTED_IN_A_ROW:

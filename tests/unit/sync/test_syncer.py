@@ -383,12 +383,15 @@ async def test_calls_of_a_tenant_the_centre_does_not_know_stop_nobody_elses() ->
         )
         return Receipt(list(refused))
 
-    outbox, uplink = MemoryOutbox(), FakeUplink(no_such_tenant)
-    for number in range(30):
-        outbox.add(a_record(number))
+    outbox, uplink = MemoryOutbox(), FakeUplink(accept_all, no_such_tenant)
+    outbox.add(a_record(0))
     syncer = a_syncer(outbox, uplink, batch_records=30)
     async with running(syncer):
+        await until(lambda: syncer.status.sent == 1)
+        for number in range(1, 31):
+            outbox.add(a_record(number))
+        syncer.wake()
         await until(lambda: syncer.status.rejected == 30)
         outbox.add(a_record(31))
         syncer.wake()
-        await until(lambda: syncer.status.sent == 1)
+        await until(lambda: syncer.status.sent == 2)
