@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from agent.errors import StoreUnavailable
 from agent.health import (
@@ -26,7 +25,7 @@ from agent.store.outbox import SqliteOutbox
 from agent.store.repository import Repository
 from agent.tracking.tracker import Tracker
 from config.describe import fingerprint
-from config.settings import CentralSettings, Settings
+from config.settings import Settings
 from sync.errors import OutboxUnavailable
 from sync.outbox import Backlog
 from sync.syncer import Syncer
@@ -177,7 +176,7 @@ class Probe:
             return CentralHealth()
         status = self._syncer.status
         return CentralHealth(
-            address=address_of(self._settings.central),
+            address=self._settings.central.address,
             state=status.state,
             last_success_at=status.last_success_at,
             last_error=status.last_error,
@@ -194,12 +193,6 @@ class Probe:
             waiting=status.waiting,
             error=status.problem,
         )
-
-
-def address_of(settings: CentralSettings) -> str:
-    """Host, port and database: where the centre is, without who goes there."""
-    parts = urlsplit(settings.url)
-    return f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
 
 
 def _backlog(backlog: Backlog) -> BacklogHealth:

@@ -23,6 +23,7 @@ from sync.central.embedded import EmbeddedPostgres
 from sync.central.migrate import migrate
 from sync.central.uplink import DirectUplink
 from sync.records import Batch, CallRecord, Verdict
+from tests.fakes_sync import a_record
 
 _BATCHES = (100, 1000, 10_000)
 _ROUNDS = 5
@@ -33,48 +34,19 @@ _START = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 Send = Callable[[Sequence[CallRecord]], Awaitable[None]]
 
 
-def a_record(number: int, chance: random.Random) -> CallRecord:
+def a_large_record(number: int, chance: random.Random) -> CallRecord:
     """A call with 1 to 4 KB of JSON."""
     start = _START + timedelta(seconds=number)
     words = [chance.choice(("arama", "fatura", "randevu", "teşekkürler", "evet", "hayır")) for _ in range(120)]
     transcript = [{"who": "caller", "at": at, "text": " ".join(words[at : at + 20])} for at in range(0, 120, 10)]
     legs = [{"channel": f"PJSIP/trunk-{number:08x}", "number": f"+90532{number:07}", "start": start.isoformat()}] * 2
-    return CallRecord(
-        call_sid=f"istanbul:asterisk:{1_795_000_000 + number}.{number}",
-        revision=1,
-        tenant="acme",
+    return a_record(
+        number,
         trace_id=f"{chance.getrandbits(128):032x}",
-        site="istanbul",
-        pbx="asterisk",
-        direction="inbound",
         caller_id=f"+90532{number:07}",
-        caller_name="Gülşen Işık",
-        callee_id="902121234567",
-        answered_by="101",
-        status="completed",
-        disposition="answered",
-        start_time=start,
-        pbx_answer_time=start,
-        answer_time=start,
-        end_time=start + timedelta(seconds=60),
-        ring_seconds=4.0,
-        talk_seconds=56.0,
-        hold_seconds=0.0,
-        total_seconds=60.0,
-        hangup_cause=16,
-        hangup_source="caller",
-        queue=None,
-        transferred=False,
-        recording=None,
-        merged_into=None,
         legs=json.dumps(legs, ensure_ascii=False),
         timeline=json.dumps([{"at": start.isoformat(), "what": "ringing"}] * 4),
         full_transcript=json.dumps(transcript[: chance.randint(2, 12)], ensure_ascii=False),
-        source="ami",
-        start_estimated=False,
-        end_estimated=False,
-        created_at=start,
-        updated_at=start,
     )
 
 
@@ -129,7 +101,7 @@ async def compare(server: EmbeddedPostgres, calls: int) -> None:
     uplink = DirectUplink(settings, site="istanbul", agent_version="benchmark")
     raw, ours = raw_sender(connections["raw"]), uplink_sender(uplink)
     chance = random.Random(7)
-    records = [a_record(number, chance) for number in range(calls)]
+    records = [a_large_record(number, chance) for number in range(calls)]
     size = statistics.mean(len("".join(getattr(record, name) for name in _JSON).encode()) for record in records)
     print(f"{calls} calls, {size:.0f} B of JSON each; medians of {_ROUNDS} rounds in turns")
     print(f"{'':>10}{'batch':>8}{'raw rows/s':>14}{'uplink rows/s':>16}{'ratio':>8}")

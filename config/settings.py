@@ -265,6 +265,12 @@ class CentralSettings(_Section):
             raise ValueError(use)
         return value
 
+    @property
+    def address(self) -> str:
+        """Host, port and database: where the centre is, without who goes there."""
+        parts = urlsplit(self.url)
+        return f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
+
 
 class Settings(_Section):
     """Everything the agent can be told."""

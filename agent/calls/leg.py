@@ -22,7 +22,6 @@ class Leg:
     exten: str = ""
     accountcode: str = ""
     dialled: bool = False  # somebody tried to reach it
-    dialled_at: datetime | None = None
     dial_string: str = ""
     dial_status: DialStatus | None = None
     dial_round: int = 0  # legs dialled together share one

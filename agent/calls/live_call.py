@@ -38,7 +38,6 @@ class LiveCall:
     pbx_answered_at: datetime | None = None
     answered_at: datetime | None = None
     answered_by: str | None = None
-    answering_channel: str | None = None
     voicemail_at: datetime | None = None
     talking_since: datetime | None = None
     talk_seconds: float = 0.0
@@ -85,7 +84,6 @@ class LiveCall:
             at = max(at, root.up_at)
         self.answered_at = at
         self.answered_by = by
-        self.answering_channel = leg.channel
         if self.ringing_since is not None:
             self.stop_ringing(at)
         if self.pbx_answered_at is not None and self.pbx_answered_at >= at:

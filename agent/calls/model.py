@@ -479,7 +479,6 @@ class CallModel:
             call.pending_dial = None
             call.dial_reached_nobody = False
         leg.dialled = True
-        leg.dialled_at = event.at
         leg.dial_round = call.dial_round
         leg.dial_string = event.dial_string
         leg.dial_status = None

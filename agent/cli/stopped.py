@@ -24,7 +24,7 @@ from agent.health import (
 from config.describe import fingerprint
 
 if TYPE_CHECKING:
-    from config.settings import CentralSettings, Settings
+    from config.settings import Settings
 
 
 def status_without_agent(settings: "Settings") -> AgentStatus:
@@ -36,7 +36,7 @@ def status_without_agent(settings: "Settings") -> AgentStatus:
         version=version(DISTRIBUTION),
         settings_hash=fingerprint(settings),
         pbx=pbx,
-        central=CentralHealth(address=_address(settings.central), state="off"),
+        central=CentralHealth(address=settings.central.address if settings.central else None, state="off"),
         database=_database(settings.database_file),
     )
     try:
@@ -90,12 +90,3 @@ def _size(file: Path) -> int:
         return file.stat().st_size
     except OSError:
         return 0
-
-
-def _address(central: "CentralSettings | None") -> str | None:
-    from urllib.parse import urlsplit
-
-    if central is None:
-        return None
-    parts = urlsplit(central.url)
-    return f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"

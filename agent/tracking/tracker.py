@@ -56,10 +56,8 @@ class TrackerStatus:
     """Numbers for the operator, since the start of the agent."""
 
     calls_ended: int = 0
-    commits: int = 0
     last_commit_at: datetime | None = None
     store_error: str | None = None  # why nothing can be written at present
-    store_error_since: datetime | None = None
     calls_left_out: int = 0  # that could not be written at all
 
 
@@ -233,8 +231,7 @@ class Tracker:
         status = self.status
         if status.store_error is not None:
             log.info("the local database can be written again")
-            status.store_error = status.store_error_since = None
-        status.commits += 1
+            status.store_error = None
         status.last_commit_at = self._now()
         if result.enqueued:
             self._on_commit()
@@ -269,7 +266,6 @@ class Tracker:
     def _cannot_write(self, exc: StoreUnavailable) -> None:
         if self.status.store_error is None:
             log.error("the local database cannot be written; what is heard waits in memory: %s", exc)
-            self.status.store_error_since = self._now()
         self.status.store_error = str(exc)
 
     def _gather(self) -> Group:
