@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, types
+from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, text, types
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Column, Field, SQLModel
 
@@ -67,6 +67,14 @@ class Disposition(StrEnum):
     VOICEMAIL = "voicemail"
 
 
+class Presentation(StrEnum):
+    """Whether the caller showed a number."""
+
+    ALLOWED = "allowed"
+    RESTRICTED = "restricted"  # withheld
+    UNAVAILABLE = "unavailable"  # nothing was told
+
+
 class HangupSource(StrEnum):
     """Who ended the call."""
 
@@ -121,9 +129,13 @@ class Call(SQLModel, table=True):
     pbx: str = Field(max_length=64)
     direction: Direction = Field(sa_type=types.String(16))
     caller_id: str | None = None  # as the PBX told it; None when withheld or unknown
+    caller_e164: str | None = None  # the same as a public number, "+905321234567"; None if it is none
     caller_name: str | None = None
+    caller_presentation: Presentation | None = Field(default=None, sa_type=types.String(16))  # None: not noted
     callee_id: str | None = None  # the number first dialled
+    callee_e164: str | None = None
     answered_by: str | None = None  # the number of who answered first
+    last_answered_by: str | None = None  # of who joined last and talked
     status: Status = Field(sa_type=types.String(16))
     disposition: Disposition | None = Field(default=None, sa_type=types.String(16))
     start_time: datetime = _moment(nullable=False)
@@ -136,7 +148,10 @@ class Call(SQLModel, table=True):
     total_seconds: float = 0.0
     hangup_cause: int | None = None  # Q.850
     hangup_source: HangupSource | None = Field(default=None, sa_type=types.String(16))
-    queue: str | None = None
+    queue: str | None = None  # the last one it waited in
+    queue_position: int | None = None  # the place it was given there
+    queue_wait_seconds: float = Field(default=0.0, sa_column_kwargs={"server_default": text("0")})  # in all queues
+    conference: str | None = None  # the room
     transferred: bool = False
     recording: str | None = None
     merged_into: str | None = None  # the call_sid of the call that went on, after an attended transfer

@@ -16,6 +16,7 @@ class CallRecord(NamedTuple):
 
     Moments are aware UTC. `legs`, `timeline`, `full_transcript`, `tasks` and `interactions` are JSON arrays as text;
     an element of `tasks` is {position, task_name, state_data, start_time}, of `interactions` {position, data}.
+    Fields are only ever added at the end, with a default: a record of an older agent lacks them and is as good.
     """
 
     call_sid: str
@@ -55,6 +56,13 @@ class CallRecord(NamedTuple):
     updated_at: datetime
     tasks: str = "[]"
     interactions: str = "[]"
+    caller_e164: str | None = None
+    caller_presentation: str | None = None
+    callee_e164: str | None = None
+    last_answered_by: str | None = None
+    queue_position: int | None = None
+    queue_wait_seconds: float = 0.0
+    conference: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

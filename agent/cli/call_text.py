@@ -46,17 +46,20 @@ def _facts(call: "Row") -> Iterator[tuple[str, str]]:
     yield "tenant", call["tenant"] or "none"
     yield "outcome", " / ".join(word for word in (call["status"], call["disposition"]) if word)
     yield "direction", f"{call['direction']}, PBX {call['pbx']} at {call['site']}"
-    yield "caller", " ".join(word for word in (call["caller_id"] or "withheld", _quoted(call["caller_name"])) if word)
-    yield "callee", call["callee_id"] or "unknown"
+    yield "caller", _words(_caller(call), _quoted(call["caller_name"]))
+    yield "callee", _number(call, "callee") or "unknown"
     yield "answered by", call["answered_by"] or ""
-    yield "queue", call["queue"] or ""
+    if call["last_answered_by"] != call["answered_by"]:
+        yield "then by", call["last_answered_by"] or ""
+    yield "queue", _queue(call)
+    yield "conference", call["conference"] or ""
     yield "started", f"{moment(call['start_time'])} {zone()}{_estimated(call['start_estimated'])}"
     yield "picked up", f"{moment(call['pbx_answer_time'])} by the PBX itself" if call["pbx_answer_time"] else ""
     yield "answered", moment(call["answer_time"]) if call["answer_time"] else ""
     yield "ended", f"{moment(call['end_time'])}{_estimated(call['end_estimated'])}"
     names = ("ring", "talk", "hold", "total")
     yield "lasted", ", ".join(f"{name} {clock(call[f'{name}_seconds'])}" for name in names)
-    yield "hung up by", " ".join(word for word in (call["hangup_source"], _cause(call["hangup_cause"])) if word)
+    yield "hung up by", _words(call["hangup_source"], _cause(call["hangup_cause"]))
     yield "transferred", "yes" if call["transferred"] else ""
     yield "merged into", call["merged_into"] or ""
     yield "recording", call["recording"] or ""
@@ -64,6 +67,33 @@ def _facts(call: "Row") -> Iterator[tuple[str, str]]:
     yield "trace id", call["trace_id"]
     yield "known by", f"{call['source']}, revision {call['revision']}"
     yield "sync", _sync(call["sync"])
+
+
+def _caller(call: "Row") -> str:
+    """The caller's number; withheld or unknown where there is none. Whoever withholds it may be known all the same."""
+    number = _number(call, "caller")
+    is_withheld = call["caller_presentation"] == "restricted"
+    if not number:
+        return "withheld" if is_withheld else "unknown"
+    return f"{number} (withheld)" if is_withheld else number
+
+
+def _number(call: "Row", party: str) -> str:
+    """The number as the PBX told it, and as a public one if that reads differently."""
+    told, public = call[f"{party}_id"] or "", call[f"{party}_e164"]
+    return f"{told} ({public})" if public and public != told else told
+
+
+def _queue(call: "Row") -> str:
+    if not call["queue"]:
+        return ""
+    position = f"place {call['queue_position']}" if call["queue_position"] is not None else ""
+    waited = f"waited {clock(call['queue_wait_seconds'])}" if call["queue_wait_seconds"] else ""
+    return ", ".join(word for word in (call["queue"], position, waited) if word)
+
+
+def _words(*words: str | None) -> str:
+    return " ".join(word for word in words if word)
 
 
 def _sync(sync: "Row") -> str:

@@ -142,7 +142,8 @@ def export(
     numbers such as +902121234567 stay as they are. The columns: call_sid, trace_id, tenant, site, pbx, direction,
     caller_id, caller_name, callee_id, answered_by, status, disposition, start_time, pbx_answer_time, answer_time,
     end_time, ring_seconds, talk_seconds, hold_seconds, total_seconds, hangup_cause, hangup_source, queue, transferred,
-    recording, merged_into, source, start_estimated, end_estimated, revision.
+    recording, merged_into, source, start_estimated, end_estimated, revision, caller_e164, caller_presentation,
+    callee_e164, last_answered_by, queue_position, queue_wait_seconds, conference.
     """
     from agent.cli.export import destination, write_csv, write_jsonl
     from agent.cli.local import LocalCalls

@@ -24,6 +24,8 @@ COLUMNS: Final = (
     "answered_by", "status", "disposition", "start_time", "pbx_answer_time", "answer_time", "end_time",
     "ring_seconds", "talk_seconds", "hold_seconds", "total_seconds", "hangup_cause", "hangup_source", "queue",
     "transferred", "recording", "merged_into", "source", "start_estimated", "end_estimated", "revision",
+    "caller_e164", "caller_presentation", "callee_e164", "last_answered_by", "queue_position", "queue_wait_seconds",
+    "conference",
 )  # fmt: skip
 
 # What makes a spreadsheet calculate instead of show, also in the wide forms that East Asian ones understand.

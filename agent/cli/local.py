@@ -30,11 +30,14 @@ MOMENTS: Final = frozenset(
 )  # fmt: skip
 # A call's own columns, all but those that are long.
 BRIEF: Final = (
-    "call_sid", "trace_id", "site", "pbx", "direction", "caller_id", "caller_name", "callee_id", "answered_by",
-    "status", "disposition", "start_time", "pbx_answer_time", "answer_time", "end_time", "ring_seconds",
-    "talk_seconds", "hold_seconds", "total_seconds", "hangup_cause", "hangup_source", "queue", "transferred",
-    "recording", "merged_into", "source", "start_estimated", "end_estimated", "revision", "created_at", "updated_at",
+    "call_sid", "trace_id", "site", "pbx", "direction", "caller_id", "caller_e164", "caller_name",
+    "caller_presentation", "callee_id", "callee_e164", "answered_by", "last_answered_by", "status", "disposition",
+    "start_time", "pbx_answer_time", "answer_time", "end_time", "ring_seconds", "talk_seconds", "hold_seconds",
+    "total_seconds", "hangup_cause", "hangup_source", "queue", "queue_position", "queue_wait_seconds", "conference",
+    "transferred", "recording", "merged_into", "source", "start_estimated", "end_estimated", "revision", "created_at",
+    "updated_at",
 )  # fmt: skip
+NUMBERS: Final = ("caller_id", "caller_e164", "callee_id", "callee_e164", "answered_by", "last_answered_by")
 TRUTHS: Final = frozenset({"transferred", "start_estimated", "end_estimated"})
 _BUSY_SECONDS: Final = 5.0
 _CHUNK: Final = 500  # calls read at once, so that a long export never holds up the writer's checkpoints
@@ -71,8 +74,8 @@ class Filter:
             add("call.direction = ?", self.direction)
         if self.number is not None:
             ending = f"%{_literally(self.number)}"
-            columns = ("caller_id", "callee_id", "answered_by")
-            add(f"({' OR '.join(f'call.{column} LIKE ? ESCAPE ?' for column in columns)})", *(ending, "\\") * 3)
+            likes = " OR ".join(f"call.{column} LIKE ? ESCAPE ?" for column in NUMBERS)
+            add(f"({likes})", *(ending, "\\") * len(NUMBERS))
         if self.since is not None:
             add("call.start_time >= ?", _stored(self.since))
         if self.until is not None:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import itemgetter
 from typing import NamedTuple, get_args, get_type_hints
 
 import asyncpg
@@ -23,6 +24,7 @@ WRONG_SITE = "wrong_site"
 _CHILDREN = ("tasks", "interactions")
 _JSON = frozenset({"legs", "timeline", "full_transcript"})
 _COLUMNS = tuple(name for name in CallRecord._fields if name not in {"tenant", *_CHILDREN})
+_values = itemgetter(*(CallRecord._fields.index(name) for name in _COLUMNS))
 _UPDATED = tuple(name for name in _COLUMNS if name != "call_sid")
 _TYPES = {str: "text", int: "bigint", float: "double precision", bool: "boolean", datetime: "timestamptz"}
 # How much of a batch's time the search for refused records may take; the rest is for the commit and its answer.
@@ -210,8 +212,7 @@ class Ingest:
         for number, record in enumerate(records, 1):
             if number % _ROWS_AT_ONCE == 0:
                 await asyncio.sleep(0)
-            # By position: call_sid, revision, tenant, the other columns, tasks, interactions.
-            yield (self._tenants[record.tenant], record.call_sid, record.revision, *record[3:-2])
+            yield (self._tenants[record.tenant], *_values(record))
 
     async def _replace_children(self, records: Sequence[CallRecord], merged: Sequence[asyncpg.Record]) -> None:
         replaced = [(row["tenant_id"], row["id"]) for row in merged if row["replaced"]]

@@ -13,6 +13,7 @@ The shared tables are defined once, in `sync.models`. The centre holds them chan
 from sqlalchemy import (
     BigInteger,
     Column,
+    DefaultClause,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
@@ -30,7 +31,7 @@ from sync.models import SHARED_TABLES, UtcDateTime
 
 # The Alembic revision this program was written for, without loading Alembic; revisions are numbered, so that
 # "older" and "newer" can be told apart. A test holds it against the migrations.
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 
 OF_A_TENANT = frozenset({"call", "task", "interaction"})
 NAMES = {
@@ -79,7 +80,8 @@ def _add_table_of_a_tenant(shared: Table, metadata: MetaData) -> None:
             columns.append(Column("call_id", BigInteger(), nullable=False))
         else:
             nullable = column.nullable and column.name != "tenant_id"
-            columns.append(Column(column.name, column.type, nullable=nullable))
+            default = column.server_default.arg if isinstance(column.server_default, DefaultClause) else None
+            columns.append(Column(column.name, column.type, nullable=nullable, server_default=default))
     keys = [
         PrimaryKeyConstraint("tenant_id", "id"),
         *(UniqueConstraint("tenant_id", *unique) for unique in _unique_keys(shared)),

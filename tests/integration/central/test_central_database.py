@@ -57,6 +57,13 @@ async def test_every_field_of_a_record_arrives(central: CentralDatabase, central
         timeline='[{"at": 1}]',
         full_transcript='[{"text": "selam"}]',
         end_estimated=True,
+        caller_e164="+905321234567",
+        caller_presentation="restricted",
+        callee_e164="+902121234567",
+        last_answered_by="102",
+        queue_position=3,
+        queue_wait_seconds=12.25,
+        conference="board",
     )
 
     receipt = await central.store(a_batch(record))

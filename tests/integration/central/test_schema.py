@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
@@ -95,6 +97,31 @@ async def test_a_migration_takes_nothing_away_from_calls_already_there(central_d
     assert [row["name"] for row in await central_database.fetch("SELECT name FROM tenant")] == ["acme"]
 
 
+async def test_tables_of_the_first_revision_are_upgraded_and_keep_their_calls(empty_database: PostgresDatabase) -> None:
+    await _migrate_to("0001", empty_database)
+    await empty_database.add_tenants("acme")
+    await empty_database.execute(_OLD_CALL)
+    [before] = await empty_database.fetch("SELECT * FROM call")
+
+    await migrate(empty_database.dsn)
+
+    [after] = await empty_database.fetch("SELECT * FROM call")
+    new = {name: after[name] for name in set(after.keys()) - set(before.keys())}
+    assert {name: after[name] for name in before.keys()} == dict(before)  # noqa: SIM118 - a Record's own are values
+    assert new.pop("queue_wait_seconds") == 0.0
+    assert len(new) == 6
+    assert set(new.values()) == {None}
+
+
+async def test_what_names_none_of_the_new_columns_is_still_taken(central_database: PostgresDatabase) -> None:
+    await central_database.add_tenants("acme")
+
+    await central_database.execute(_OLD_CALL)
+
+    [row] = await central_database.fetch("SELECT caller_presentation, queue_wait_seconds FROM call")
+    assert tuple(row) == (None, 0.0)
+
+
 async def test_a_newer_schema_is_left_alone(central_database: PostgresDatabase) -> None:
     await central_database.execute("UPDATE alembic_version SET version_num = '9999'")
 
@@ -135,6 +162,30 @@ async def test_a_database_with_other_tables_of_the_same_name_is_not_touched(empt
 
     with pytest.raises(UplinkRefused, match="give the calls a database of their own"):
         await migrate(empty_database.dsn)
+
+
+_OLD_CALL = """
+INSERT INTO call (call_sid, trace_id, tenant_id, site, pbx, direction, caller_id, caller_name, status, disposition,
+    start_time, ring_seconds, talk_seconds, hold_seconds, total_seconds, queue, transferred, legs, timeline,
+    full_transcript, source, start_estimated, end_estimated, revision, created_at, updated_at)
+VALUES ('berlin:main:1.1', '0af7', 1, 'berlin', 'main', 'inbound', '905321234567', 'Ayşe', 'completed', 'answered',
+    now(), 1.5, 88, 0, 95, 'sales', false, '[{"channel": "PJSIP/1"}]', '[]', '[]', 'ami', false, false, 1, now(), now())
+"""
+
+
+async def _migrate_to(revision: str, database: PostgresDatabase) -> None:
+    def upgrade(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", migrations.__path__[0])
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+    engine = create_async_engine(database.dsn.replace("postgresql://", "postgresql+asyncpg://"))
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(upgrade)
+    finally:
+        await engine.dispose()
 
 
 async def _inspected(database: PostgresDatabase, read: Callable[[Connection], Found]) -> Found:

@@ -5,6 +5,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,27 @@ def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatc
         assert not connection.in_transaction
 
 
+def test_a_database_of_the_first_revision_is_upgraded_and_keeps_its_calls(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "edge.db", isolation_level=None)) as connection:
+        for statement in _first_revision():
+            connection.execute(statement)
+        connection.execute("INSERT INTO tenant (name, is_active) VALUES ('acme', 1)")
+        connection.execute(_OLD_CALL)
+        connection.execute("INSERT INTO outbox (call_id, revision, enqueued_at) VALUES (1, 1, '2026-11-22 09:01:35')")
+        before = _only_call(connection)
+
+        schema.bring_up_to_date(connection, tmp_path)
+
+        after = _only_call(connection)
+        [(waiting,)] = connection.execute("SELECT value FROM counter WHERE name = 'outbox_records'").fetchall()
+    new = {name: after.pop(name) for name in after.keys() - before.keys()}
+    assert after == before
+    assert new.pop("queue_wait_seconds") == 0.0
+    assert len(new) == 6
+    assert set(new.values()) == {None}
+    assert waiting == 1
+
+
 async def test_a_database_of_a_newer_program_is_refused_with_a_sentence(database: Path) -> None:
     async with open_store(database):
         pass
@@ -115,6 +137,32 @@ async def test_alembic_is_not_imported_when_there_is_nothing_to_do(database: Pat
     assert await starter.wait() == 0
 
 
+_OLD_CALL = """
+INSERT INTO call (call_sid, trace_id, tenant_id, site, pbx, direction, caller_id, caller_name, status, disposition,
+    start_time, ring_seconds, talk_seconds, hold_seconds, total_seconds, queue, transferred, legs, timeline,
+    full_transcript, source, start_estimated, end_estimated, revision, created_at, updated_at)
+VALUES ('berlin:main:1.1', '0af7', 1, 'berlin', 'main', 'inbound', '905321234567', 'Ayşe', 'completed', 'answered',
+    '2026-11-22 09:00:00.000000', 1.5, 88, 0, 95, 'sales', 0, '[{"channel":"PJSIP/1"}]', '[]', '[]', 'ami', 0, 0, 1,
+    '2026-11-22 09:01:35.000000', '2026-11-22 09:01:35.000000')
+"""
+
+
+def _first_revision() -> list[str]:
+    """The statements that made a database of revision 0001."""
+    first = import_module("agent.store.migrations.versions.0001_first")
+    return [
+        *first._STATEMENTS,
+        "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)",
+        "INSERT INTO alembic_version VALUES ('0001')",
+    ]
+
+
+def _only_call(connection: sqlite3.Connection) -> dict[str, object]:
+    cursor = connection.execute("SELECT * FROM call")
+    [values] = cursor.fetchall()
+    return dict(zip((name for name, *_ in cursor.description), values, strict=True))
+
+
 def _shape(connection: sqlite3.Connection) -> dict[str, object]:
     names = connection.execute(
         "SELECT type, name FROM sqlite_master WHERE name NOT LIKE '%alembic%' AND name NOT LIKE 'sqlite_%'"
@@ -122,7 +170,8 @@ def _shape(connection: sqlite3.Connection) -> dict[str, object]:
     found: dict[str, object] = {}
     for kind, name in names.fetchall():
         if kind == "table":
-            found[name] = connection.execute(f"PRAGMA table_info('{name}')").fetchall()
+            # Whatever their places: a column that came later stands at the end of a database that was upgraded.
+            found[name] = sorted(column[1:] for column in connection.execute(f"PRAGMA table_info('{name}')"))
             found[f"{name} keys"] = connection.execute(f"PRAGMA foreign_key_list('{name}')").fetchall()
         else:
             query = "SELECT sql FROM sqlite_master WHERE name = ?"

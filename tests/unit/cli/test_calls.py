@@ -114,6 +114,38 @@ def test_a_call_is_shown_with_its_legs_timeline_and_what_services_did(site: Loca
     assert "role caller, text merhaba" in text
 
 
+def test_a_call_shows_public_numbers_transfers_and_what_it_waited_for(site: LocalSite) -> None:
+    site.keep(
+        call(
+            1,
+            caller_e164="+905320000001",
+            caller_presentation="restricted",
+            last_answered_by="102",
+            queue="sales",
+            queue_position=2,
+            queue_wait_seconds=65.0,
+            conference="board",
+        )
+    )
+    text = site.run("calls", "show", "1").stdout
+    assert "  caller      905320000001 (+905320000001) (withheld) “Ayşe Yılmaz”" in text
+    assert "  then by     102" in text
+    assert "  queue       sales, place 2, waited 1:05" in text
+    assert "  conference  board" in text
+
+
+@pytest.mark.parametrize(("presentation", "told"), [("restricted", "withheld"), ("unavailable", "unknown")])
+def test_a_caller_without_a_number_has_withheld_it_or_is_unknown(site: LocalSite, presentation: str, told: str) -> None:
+    site.keep(call(1, caller_id=None, caller_name=None, caller_presentation=presentation))
+    assert f"  caller      {told}\n" in site.run("calls", "show", "1").stdout
+
+
+def test_a_call_is_found_by_its_public_number(site: LocalSite) -> None:
+    site.keep(call(1, caller_id="05320000001", caller_e164="+905320000001"), call(2))
+    found = site.json("calls", "list", "--number", "+90 532 000 00 01")["calls"]
+    assert [row["call_sid"] for row in found] == [sid(1)]
+
+
 def test_a_call_says_how_its_sync_stands(site: LocalSite) -> None:
     site.keep(call(1), call(2), call(3, tenant=None))
     site.settle(refused(2))
