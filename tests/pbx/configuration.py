@@ -1,6 +1,7 @@
 """The configuration files of the rig's Asterisk, made from its ports and directories; pure text."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from tests.pbx import town
@@ -9,6 +10,8 @@ from tests.pbx.town import Tenant
 # Modules that would listen on ports of their own, need a library's daemon, or cost start-up time for nothing.
 UNUSED_MODULES = """
 chan_iax2 chan_unistim chan_motif chan_console chan_audiosocket chan_websocket pbx_dundi pbx_lua pbx_ael
+chan_sip chan_mgcp chan_skinny chan_alsa chan_oss chan_phone app_getcpeid
+res_calendar_caldav res_calendar_ews res_calendar_exchange res_calendar_icalendar
 res_xmpp res_snmp res_hep res_hep_pjsip res_hep_rtcp res_statsd res_prometheus res_phoneprov
 res_pjsip_phoneprov_provider res_corosync res_calendar res_config_ldap res_config_pgsql res_config_odbc
 res_config_sqlite3 cdr_pgsql cdr_odbc cdr_adaptive_odbc cdr_radius cdr_tds cdr_sqlite3_custom cdr_csv
@@ -87,11 +90,13 @@ class Options:
     write: str = "reporting"
     write_timeout_ms: int = 5000
     system_name: str | None = None
+    appended: Mapping[str, str] = field(default_factory=dict)
+    """More text for files, by name, at the end of each; files the rig has not are made of it."""
 
 
 def configuration(*, home: PurePosixPath, ports: Ports, options: Options) -> dict[str, str]:
     """File name to text. `home` is the instance's directory as seen from inside the root."""
-    return {
+    files = {
         "asterisk.conf": _asterisk(home, options),
         "modules.conf": _modules(),
         "logger.conf": "[general]\ndateformat=%F %T.%6q\n[logfiles]\nmessages => notice,warning,error\n",
@@ -120,6 +125,7 @@ def configuration(*, home: PurePosixPath, ports: Ports, options: Options) -> dic
         "cli_permissions.conf": "",
         "http.conf": "[general]\nenabled=no\n",
     }
+    return files | {name: files.get(name, "") + text for name, text in options.appended.items()}
 
 
 def _mapping(columns: dict[str, str]) -> str:
