@@ -81,7 +81,9 @@ def _add_table_of_a_tenant(shared: Table, metadata: MetaData) -> None:
         else:
             nullable = column.nullable and column.name != "tenant_id"
             default = column.server_default.arg if isinstance(column.server_default, DefaultClause) else None
-            columns.append(Column(column.name, column.type, nullable=nullable, server_default=default))
+            columns.append(
+                Column(column.name, column.type, nullable=nullable, server_default=default)  # type: ignore[arg-type]  # what it was given there
+            )
     keys = [
         PrimaryKeyConstraint("tenant_id", "id"),
         *(UniqueConstraint("tenant_id", *unique) for unique in _unique_keys(shared)),
