@@ -13,6 +13,8 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self
 
+import pytest
+
 from tests.pbx import town
 from tests.pbx.ami import Ami
 from tests.pbx.configuration import (
@@ -28,24 +30,28 @@ from tests.pbx.leftovers import end_children, identity, is_alive, note_child
 from tests.pbx.sipp import AnsweringSide
 from tests.pbx.waiting import wait_until
 
+VERSIONS = (22, 16)  # the newest, which most tests run on, and the oldest we promise to understand
 INSTANCES = "rig"  # directory inside the root, one child per instance
 BOOT_SECONDS = 60.0
 STOP_SECONDS = 20.0
+
+on_every_version = pytest.mark.parametrize("asterisk", VERSIONS, indirect=True)
 
 
 class RigUnavailable(Exception):
     """This machine cannot run the real part; the message says in one sentence why."""
 
 
-def root_of_asterisk() -> Path:
-    """Where the Debian root with Asterisk is, or RigUnavailable."""
+def root_of_asterisk(version: int = VERSIONS[0]) -> Path:
+    """Where the Debian root with that Asterisk is, or RigUnavailable."""
     if os.geteuid() != 0:
         raise RigUnavailable("a real Asterisk needs root (it runs in a chroot)")
-    named = os.environ.get("SENTIRIC_ASTERISK_ROOT")
+    named = os.environ.get(f"SENTIRIC_ASTERISK_{version}_ROOT")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    root = Path(named) if named else cache / "sentiric-edge" / "asterisk-22"
+    root = Path(named) if named else cache / "sentiric-edge" / f"asterisk-{version}"
     if not (root / "etc/sentiric-asterisk-root").exists():
-        raise RigUnavailable(f"no Asterisk in {root}; build it with scripts/asterisk-root")
+        suite = "" if version == VERSIONS[0] else " --suite bullseye"
+        raise RigUnavailable(f"no Asterisk {version} in {root}; build it with scripts/asterisk-root{suite}")
     return root
 
 
@@ -61,8 +67,9 @@ class Asterisk:
     user = PRODUCT_USER
     secret = PRODUCT_SECRET
 
-    def __init__(self, *, root: Path | None = None, options: Options | None = None) -> None:
-        self.root = root or root_of_asterisk()
+    def __init__(self, *, version: int = VERSIONS[0], options: Options | None = None) -> None:
+        self.version = version
+        self.root = root_of_asterisk(version)
         self.options = options or Options()
         _sweep(self.root)
         self.name = f"{os.getpid()}-{random.getrandbits(32):08x}"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.pbx.asterisk import Asterisk, RigUnavailable, root_of_asterisk
+from tests.pbx.asterisk import VERSIONS, Asterisk, RigUnavailable, root_of_asterisk
 from tests.pbx.sipp import sipp_is_installed
 
 
@@ -13,7 +13,8 @@ from tests.pbx.sipp import sipp_is_installed
 def rig() -> None:
     """Skips where the real parts are missing; in CI their absence is a failure."""
     try:
-        root_of_asterisk()
+        for version in VERSIONS:
+            root_of_asterisk(version)
         if not sipp_is_installed():
             raise RigUnavailable("no SIPp; install Debian's sip-tester")
     except RigUnavailable as missing:
@@ -23,6 +24,7 @@ def rig() -> None:
 
 
 @pytest.fixture
-def asterisk(rig: None) -> Iterator[Asterisk]:
-    with Asterisk() as asterisk:
+def asterisk(rig: None, request: pytest.FixtureRequest) -> Iterator[Asterisk]:
+    """The newest Asterisk; a test that is marked with `on_every_version` gets each in turn."""
+    with Asterisk(version=getattr(request, "param", VERSIONS[0])) as asterisk:
         yield asterisk

@@ -131,7 +131,7 @@ BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One outside caller: what stands in the From header, and how Asterisk shows it."""
+    """One outside caller: what stands in the From header, and what it means."""
 
     number: str
     display: bytes
@@ -143,9 +143,8 @@ class Caller:
 def _named(name: str, *, encoding: str = "utf-8", prefix: str = "9053") -> Callable[[int, str], Caller]:
     raw = name.encode(encoding)
     escaped = raw.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-    # Asterisk replaces each byte that is no UTF-8 and keeps SIP's backslashes.
-    shown = escaped.decode("utf-8", errors="replace")
-    return lambda count, host: Caller(f"{prefix}{count:08}", b'"' + escaped + b'"', shown, host)
+    # Asterisk keeps SIP's backslashes.
+    return lambda count, host: Caller(f"{prefix}{count:08}", b'"' + escaped + b'"', escaped.decode(encoding), host)
 
 
 def _nameless(count: int, host: str) -> Caller:

@@ -1,9 +1,11 @@
 """Records what a real Asterisk says over AMI, each kind of call alone: python -m tests.pbx.record [DIR] [NAME …]
 
 Beside each NAME.ami (the bytes from the banner to the end, as the product's user receives them) stand Asterisk's own
-CEL rows and the truth made of them. Needs what the rig needs; DIR is tests/wire if not given.
+CEL rows and the truth made of them. Needs what the rig needs; DIR is tests/wire if not given. With `--asterisk 16`
+that version speaks, and DIR is tests/wire/asterisk-16.
 """
 
+import argparse
 import contextlib
 import json
 import socket
@@ -18,7 +20,7 @@ from typing import Self
 
 from tests.pbx import town
 from tests.pbx.ami import Ami
-from tests.pbx.asterisk import Asterisk
+from tests.pbx.asterisk import VERSIONS, Asterisk
 from tests.pbx.configuration import CEL_COLUMNS, DRIVER_SECRET, DRIVER_USER
 from tests.pbx.mix import SCENARIOS, Plan, Planned, place
 from tests.pbx.truth import true_calls
@@ -76,10 +78,17 @@ class Recorder(AbstractContextManager["Recorder"]):
 
 
 def main(arguments: list[str]) -> int:
-    directory = Path(arguments[0]) if arguments else WIRE
+    parser = argparse.ArgumentParser(prog="python -m tests.pbx.record")
+    parser.add_argument("--asterisk", type=int, choices=VERSIONS, default=VERSIONS[0], metavar="VERSION")
+    parser.add_argument("directory", nargs="?", type=Path)
+    parser.add_argument("names", nargs="*")
+    asked = parser.parse_args(arguments)
+    wanted = set(asked.names)
+    directory: Path = asked.directory or (
+        WIRE if asked.asterisk == VERSIONS[0] else WIRE / f"asterisk-{asked.asterisk}"
+    )
     directory.mkdir(parents=True, exist_ok=True)
-    wanted = set(arguments[1:])
-    with Asterisk() as asterisk:
+    with Asterisk(version=asked.asterisk) as asterisk:
         for name, planned in _single_calls().items():
             if not wanted or name in wanted:
                 _record_calls(asterisk, directory / name, [planned])

@@ -9,13 +9,21 @@ from tests.pbx.mix import BY_NAME
 from tests.pbx.record import WIRE
 from tests.pbx.truth import true_calls
 
-CAPTURES = sorted(WIRE.glob("*.cel.csv"), key=lambda path: path.name)
+CAPTURES = sorted([*WIRE.glob("*.cel.csv"), *WIRE.glob("asterisk-16/*.cel.csv")])
 NO_CDR = Path("none")
 
 
-@pytest.mark.parametrize("cel", CAPTURES, ids=lambda path: path.name.split(".")[0])
+def _name(cel: Path) -> str:
+    return cel.relative_to(WIRE).as_posix().removesuffix(".cel.csv")
+
+
+def _truth_beside(cel: Path) -> Path:
+    return cel.with_name(cel.name.replace(".cel.csv", ".json"))
+
+
+@pytest.mark.parametrize("cel", CAPTURES, ids=_name)
 def test_the_truth_beside_a_capture_follows_from_its_cel(cel: Path) -> None:
-    written = json.loads((WIRE / cel.name.replace(".cel.csv", ".json")).read_text())
+    written = json.loads(_truth_beside(cel).read_text())
     calls = [json.loads(json.dumps(call.to_json())) for call in true_calls(cel, NO_CDR)]
 
     assert len(calls) == len(written)
@@ -25,9 +33,9 @@ def test_the_truth_beside_a_capture_follows_from_its_cel(cel: Path) -> None:
         } | {"cdr_talk_seconds": None}
 
 
-@pytest.mark.parametrize("cel", CAPTURES, ids=lambda path: path.name.split(".")[0])
+@pytest.mark.parametrize("cel", CAPTURES, ids=_name)
 def test_a_captured_call_ended_as_its_scenario_says(cel: Path) -> None:
-    for call in json.loads((WIRE / cel.name.replace(".cel.csv", ".json")).read_text()):
+    for call in json.loads(_truth_beside(cel).read_text()):
         if call["scenario"] is not None:
             assert (call["status"], call["disposition"]) == BY_NAME[call["scenario"]].outcome
 

@@ -9,7 +9,8 @@ Its native id is the uniqueid of the oldest channel, by the time of CHAN_START; 
 *Caller, name, callee.* CALLERID(num), CALLERID(name) and Exten of the caller channel at CHAN_START: what was there
 before the dialplan changed anything. The callee is the number first dialled, not the phone it led to. A channel that
 Asterisk itself called (Originate) has no number there but `s`: its callee is the Exten of its first other row. Names
-are as Asterisk has them: bytes that are no UTF-8 are U+FFFD, and SIP's backslash before a quote stays.
+are as Asterisk has them, with SIP's backslash before a quote. Of bytes that are no UTF-8 Asterisk 22 makes U+FFFD; 16
+lets them through, and they are the Turkish of ISO-8859-9.
 *Answered.* A called channel (one that is not the caller's and not Local) has ANSWER and then BRIDGE_ENTER. The answer
 time is that ANSWER, of the first such channel to be bridged. The caller's own ANSWER before it (by menu or queue) is
 `pbx_answer_time` and does not make the call answered.
@@ -103,9 +104,16 @@ def true_calls(cel: Path, cdr: Path) -> list[TrueCall]:
 def _read(path: Path, width: int) -> list[list[str]]:
     if not path.exists():
         return []
-    with path.open(encoding="utf-8", errors="replace", newline="") as lines:
-        # A kill in the middle of a write leaves a short last line; a capture's file has a header.
-        return [fields for fields in csv.reader(lines) if len(fields) == width and fields[0] != "eventtype"]
+    lines = [_text(line) for line in path.read_bytes().splitlines(keepends=True)]
+    # A kill in the middle of a write leaves a short last line; a capture's file has a header.
+    return [fields for fields in csv.reader(lines) if len(fields) == width and fields[0] != "eventtype"]
+
+
+def _text(line: bytes) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return line.decode("iso-8859-9")
 
 
 def _row(fields: Sequence[str]) -> _Row:
@@ -272,13 +280,13 @@ def disagreements(calls: Sequence[TrueCall], intentions: Sequence[Intention]) ->
                 "tenant",
                 "direction",
                 "caller",
-                "caller_name",
                 "callee",
                 "status",
                 "disposition",
                 "queue",
             )
         ]
+        pairs.append(("caller_name", meant.caller_name, _whole(call.caller_name, meant.caller_name)))
         pairs.append(("answered", bool(meant.answered_by), call.answered_by is not None))
         lines += [
             f"{meant.call}: {key} meant {ours!r}, was {theirs!r}" for key, ours, theirs in pairs if ours != theirs
@@ -286,3 +294,9 @@ def disagreements(calls: Sequence[TrueCall], intentions: Sequence[Intention]) ->
         if call.answered_by is not None and call.answered_by not in meant.answered_by:
             lines.append(f"{meant.call}: answered by {call.answered_by}, not {meant.answered_by}")
     return lines
+
+
+def _whole(told: str, meant: str) -> str:
+    """`meant`, if `told` is what is left of it where Asterisk makes U+FFFD of every letter it cannot read."""
+    left = "".join(letter if letter.isascii() else "\N{REPLACEMENT CHARACTER}" for letter in meant)
+    return meant if told == left else told
