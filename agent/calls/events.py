@@ -23,6 +23,22 @@ class DialStatus(StrEnum):
     GOTO = "GOTO"
 
 
+class BridgeKind(StrEnum):
+    """What being in a bridge means: to talk with the others, to be in a conference room, or to wait in it."""
+
+    TALK = "talk"
+    CONFERENCE = "conference"
+    HOLDING = "holding"  # a parking lot: those in it do not hear each other
+
+
+class ParkingEnd(StrEnum):
+    """How a call came out of the parking lot."""
+
+    RETRIEVED = "retrieved"
+    TIMEOUT = "park_timeout"
+    GIVEN_UP = "given_up"  # the parked party hung up
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelOpened:
     """A channel is there: just created, or found in a snapshot (`age_seconds` is then how long it has lived)."""
@@ -41,6 +57,15 @@ class ChannelOpened:
     bridge: str | None = None
     application: str = ""
     application_data: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRenamed:
+    """Another phone is behind the channel now (a pickup, a transfer by masquerade)."""
+
+    at: datetime
+    channel: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +134,14 @@ class DialEnded:
 
 @dataclass(frozen=True, slots=True)
 class BridgeJoined:
-    """A channel begins to exchange sound with the others in a bridge."""
+    """A channel is in a bridge with others; `swapped` is the channel whose place it takes."""
 
     at: datetime
     channel: str
     linked: str
     bridge: str
+    kind: BridgeKind = BridgeKind.TALK
+    swapped: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +170,91 @@ class Unheld:
     at: datetime
     channel: str
     linked: str
+
+
+@dataclass(frozen=True, slots=True)
+class MusicStarted:
+    """A channel hears music while it waits."""
+
+    at: datetime
+    channel: str
+    linked: str
+
+
+@dataclass(frozen=True, slots=True)
+class MusicStopped:
+    """The music has ended."""
+
+    at: datetime
+    channel: str
+    linked: str
+
+
+@dataclass(frozen=True, slots=True)
+class BlindTransferred:
+    """The party behind `channel` sent the others to `exten` and is out of it."""
+
+    at: datetime
+    channel: str
+    linked: str
+    exten: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttendedTransferred:
+    """The party behind `channel` (and `second`, in the consultation) connected those it talked with.
+
+    `target` is the channel consulted, None when it is no phone's.
+    """
+
+    at: datetime
+    channel: str
+    linked: str
+    second: str
+    target: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A channel waits in a parking lot; `parker` is who put it there, as its dial string tells."""
+
+    at: datetime
+    channel: str
+    linked: str
+    space: str
+    parker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unparked:
+    """A channel is out of the parking lot; `retriever` is the channel that took it up."""
+
+    at: datetime
+    channel: str
+    linked: str
+    end: ParkingEnd
+    space: str = ""
+    retriever: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PickedUp:
+    """The phone behind `channel` took the call that was ringing on `target`."""
+
+    at: datetime
+    channel: str
+    linked: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConferenceJoined:
+    """A channel is in a conference room."""
+
+    at: datetime
+    channel: str
+    linked: str
+    room: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +326,8 @@ class SnapshotTaken:
 
 # What happens to one leg that is known already.
 LegEvent = (
-    ChannelRinging
+    ChannelRenamed
+    | ChannelRinging
     | ChannelUp
     | CallerIdentified
     | AppStarted
@@ -224,6 +337,14 @@ LegEvent = (
     | BridgeLeft
     | Held
     | Unheld
+    | MusicStarted
+    | MusicStopped
+    | BlindTransferred
+    | AttendedTransferred
+    | Parked
+    | Unparked
+    | PickedUp
+    | ConferenceJoined
     | QueueJoined
     | QueueLeft
     | HangupRequested

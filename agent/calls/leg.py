@@ -1,10 +1,10 @@
 """One channel's part in a call."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
-from agent.calls.events import DialStatus
+from agent.calls.events import BridgeKind, DialStatus
 from agent.calls.rules import dialled_number, extension_of
 
 
@@ -25,12 +25,19 @@ class Leg:
     dial_string: str = ""
     dial_status: DialStatus | None = None
     dial_round: int = 0  # legs dialled together share one
+    is_dialling: bool = False  # its Dial has not yet begun to reach anybody
     ringing_at: datetime | None = None
     up_at: datetime | None = None
     bridge: str | None = None
-    bridged_at: datetime | None = None
+    bridge_kind: BridgeKind = BridgeKind.TALK
+    connected_at: datetime | None = None  # in a bridge with somebody else, since then
+    met_at: datetime | None = None  # when it was connected the first time
     talk_seconds: float = 0.0
-    held_at: datetime | None = None
+    held_at: datetime | None = None  # it put the others on hold
+    hears_music: bool = False
+    waiting_at: datetime | None = None  # it is on hold, parked or left alone with music
+    hold_seconds: float = 0.0
+    handed_on: bool = False  # it transferred the call and is out of it
     application: str = ""
     closed_at: datetime | None = None
     listed_only: bool = False  # known from a list of channels, its opening was not told
@@ -40,6 +47,42 @@ class Leg:
     def is_local(self) -> bool:
         """A Local channel is a piece of dialplan, nobody's phone."""
         return self.name.startswith("Local/")
+
+    def connect(self, at: datetime) -> None:
+        """Somebody else is in the bridge."""
+        if self.connected_at is None:
+            self.connected_at = at
+            self.met_at = self.met_at or at
+
+    def disconnect(self, at: datetime) -> None:
+        """It is in no bridge any more, or alone in it."""
+        if self.connected_at is not None:
+            self.talk_seconds += seconds_between(self.connected_at, at)
+            self.connected_at = None
+
+    def wait(self, at: datetime) -> None:
+        """It begins to wait, on hold or parked."""
+        if self.waiting_at is None:
+            self.waiting_at = at
+
+    def stop_waiting(self, at: datetime) -> None:
+        """It waits no longer."""
+        if self.waiting_at is not None:
+            self.hold_seconds += seconds_between(self.waiting_at, at)
+            self.waiting_at = None
+
+    def as_left(self, at: datetime) -> Self:
+        """How it stands in the record of the call it went away from."""
+        left = replace(self, closed_at=at)
+        left.disconnect(at)
+        left.stop_waiting(at)
+        return left
+
+    def as_arrived(self, at: datetime) -> Self:
+        """How it goes on in the call it has come to: what it did before stands in the other's record."""
+        arrived = replace(self, talk_seconds=0.0, hold_seconds=0.0, met_at=None, connected_at=None)
+        arrived.waiting_at = at if self.waiting_at else None
+        return arrived
 
     def told(self) -> dict[str, Any]:
         """As it stands in `Call.legs`; what is not known is left out."""
@@ -58,6 +101,7 @@ class Leg:
             "answer_time": iso_text(self.up_at),
             "end_time": iso_text(self.closed_at),
             "talk_seconds": round(self.talk_seconds, 3),
+            "hold_seconds": round(self.hold_seconds, 3),
             "hangup_cause": self.cause,
         }
         return {name: value for name, value in facts.items() if value is not None and value != ""}
@@ -66,6 +110,11 @@ class Leg:
 def iso_text(moment: datetime | None) -> str | None:
     """A moment as it stands in legs and timeline."""
     return moment.isoformat(timespec="microseconds") if moment else None
+
+
+def seconds_between(start: datetime, end: datetime) -> float:
+    """Never negative, whatever a clock did meanwhile."""
+    return max(0.0, (end - start).total_seconds())
 
 
 def leg_number(endpoint: str, dial_string: str, told: str | None, *, is_trunk: bool) -> str | None:

@@ -1,13 +1,17 @@
-"""One logical call while it lasts: its legs, who talks with whom, and what will stand in its record."""
+"""One logical call while it lasts: its legs, what runs on its clocks, and what will stand in its record.
 
+docs/call-record.md says what each column means.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Final
 
 from agent.calls.context import CallContext, CallState, Participant
-from agent.calls.leg import Leg, iso_text
-from agent.calls.outcome import Outcome, decide
+from agent.calls.leg import Leg, iso_text, seconds_between
+from agent.calls.outcome import MERGED, Decision, Outcome, decide
 from agent.calls.rules import CallRules
 from agent.calls.tenancy import Assignment, CallFacts, facts_of_legs
 from sync.models import Direction, HangupSource
@@ -15,6 +19,11 @@ from sync.models import Direction, HangupSource
 MAX_TIMELINE: Final = 500  # entries; a call that does more is told by its first ones
 MAX_LEGS: Final = 500
 MAX_LINKED: Final = 500
+
+# Q.850 causes that say nothing: none, and interworking.
+_SILENT_CAUSES: Final = frozenset({None, 0, 127})
+# To leave one bridge and be in the next within this time is to be moved, by an optimised Local channel for one.
+_MOVED_SECONDS: Final = 0.2
 
 
 @dataclass(slots=True)
@@ -31,6 +40,8 @@ class LiveCall:
     open_channels: set[str] = field(default_factory=set)
     linked: set[str] = field(default_factory=set)
     assignment: Assignment = field(default_factory=Assignment)
+    facts_changed: bool = False  # something that tenant rules look at is known now
+    caller_channel: str = ""  # who called; not the first channel if that is a Local one, as with Originate
     caller_number: str | None = None
     caller_name: str | None = None
     callee: str | None = None
@@ -38,19 +49,27 @@ class LiveCall:
     pbx_answered_at: datetime | None = None
     answered_at: datetime | None = None
     answered_by: str | None = None
+    last_answered_by: str | None = None
     voicemail_at: datetime | None = None
+    connected: set[str] = field(default_factory=set)  # channels in a bridge with somebody else
+    in_service: set[str] = field(default_factory=set)  # channels that an answering service talks to
+    waiting: set[str] = field(default_factory=set)  # channels on hold, parked or left alone with music
     talking_since: datetime | None = None
     talk_seconds: float = 0.0
-    held_since: datetime | None = None
+    holding_since: datetime | None = None
     hold_seconds: float = 0.0
     ringing_since: datetime | None = None
     ring_seconds: float = 0.0
     queue: str | None = None
-    in_queue: bool = False
+    queue_position: int | None = None
+    queued_since: datetime | None = None
+    queue_wait_seconds: float = 0.0
+    conference: str | None = None
+    transferred: bool = False
     dial_round: int = 0
     dial_reached_nobody: bool = False  # a Dial ran and made no channel: unreachable or unregistered
-    pending_dial: str | None = None  # the channel whose Dial has not yet begun to reach anybody
-    hangup_source: HangupSource | None = None
+    tone: Outcome | None = None  # what the PBX lets the caller hear: busy, congestion
+    hung_up_by: str | None = None  # the channel whose party hung up, if nothing came after it
     is_cut_off: bool = False  # the PBX stopped under it
     ended_at: datetime | None = None
     start_estimated: bool = False
@@ -61,13 +80,24 @@ class LiveCall:
 
     @property
     def root(self) -> Leg | None:
-        """The caller's leg; None if the agent came too late to see it."""
+        """The leg the call began with; None if the agent came too late to see it."""
         return self.legs.get(self.native_id)
+
+    @property
+    def caller(self) -> Leg | None:
+        """The leg of who called: the first one, or the first phone behind it where that is a Local channel."""
+        return self.legs.get(self.caller_channel)
 
     @property
     def trace_id(self) -> str:
         """A W3C trace id that every source of this call finds by itself."""
         return blake2b(self.call_sid.encode(), digest_size=16).hexdigest()
+
+    def parties(self) -> Iterator[Leg]:
+        """The legs of persons, phones and trunks."""
+        return (leg for leg in self.legs.values() if not leg.is_local)
+
+    # The timeline
 
     def note(self, at: datetime, event: str, **facts: object) -> None:
         """Remember what happened, for the record and for `calls explain`."""
@@ -75,48 +105,117 @@ class LiveCall:
             known = {name: value for name, value in facts.items() if value is not None}
             self.timeline.append({"at": iso_text(at), "event": event} | known)
 
+    def note_leg(self, at: datetime, event: str, leg: Leg, **facts: object) -> None:
+        """Remember what happened to a party; a Local channel is none."""
+        if not leg.is_local:
+            self.note(at, event, who=self.who(leg), **facts)
+
+    def who(self, leg: Leg) -> str | None:
+        """How a leg is called in the timeline."""
+        number = self.caller_number if leg.channel == self.caller_channel else leg.number
+        return number or leg.endpoint or None
+
+    # Clocks
+
+    def connect(self, leg: Leg, at: datetime) -> None:
+        """A leg is in a bridge with somebody else; the first one besides the caller's has answered."""
+        leg.connect(at)
+        self.connected.add(leg.channel)
+        self.hung_up_by = None
+        is_callee = not leg.is_local and leg.channel != self.caller_channel
+        if self.answered_at is None and is_callee:
+            self.mark_answered(leg, leg.up_at or at, by=leg.number)
+        self._note_joined(leg, at)
+        self.run_clocks(at)
+        self._note_company()
+
+    def _note_joined(self, leg: Leg, at: datetime) -> None:
+        """Who was moved from one bridge to another never left."""
+        if leg.is_local:
+            return
+        who = self.who(leg)
+        for number, entry in enumerate(reversed(self.timeline[-6:]), start=1):
+            if entry["event"] == "left" and entry.get("who") == who:
+                if (at - datetime.fromisoformat(entry["at"])).total_seconds() <= _MOVED_SECONDS:
+                    del self.timeline[-number]
+                    return
+                break
+        self.note(at, "joined", who=who)
+
+    def disconnect(self, leg: Leg, at: datetime) -> None:
+        """A leg is alone, or in no bridge any more."""
+        if leg.connected_at is None:
+            return
+        leg.disconnect(at)
+        self.connected.discard(leg.channel)
+        self.note_leg(at, "left", leg)
+        self.run_clocks(at)
+
+    def run_clocks(self, at: datetime) -> None:
+        """Start or stop the clocks of talk and hold, according to who is connected and who waits."""
+        answered = self.answered_at is not None
+        talks = answered and bool(self.connected or self.in_service)
+        if talks and self.talking_since is None:
+            self.talking_since = at
+        elif not talks and self.talking_since is not None:
+            self.talk_seconds += seconds_between(self.talking_since, at)
+            self.talking_since = None
+        holds = answered and bool(self.waiting)
+        if holds and self.holding_since is None:
+            self.holding_since = at
+        elif not holds and self.holding_since is not None:
+            self.hold_seconds += seconds_between(self.holding_since, at)
+            self.holding_since = None
+
+    def _note_company(self) -> None:
+        """Of those who are connected, the one who came last answered last."""
+        if self.answered_at is None:
+            return
+        company = (self.legs[channel] for channel in self.connected if channel != self.caller_channel)
+        met = [leg for leg in company if leg.met_at is not None and not leg.is_local]
+        if met:
+            self.last_answered_by = max(met, key=_when_met).number
+
     def mark_answered(self, leg: Leg, at: datetime, *, by: str | None) -> None:
         """Somebody, or a service in their stead, answered; only the first answer counts."""
         if self.answered_at is not None:
             return
-        root = self.root
-        if leg is root and root.up_at is not None:
-            at = max(at, root.up_at)
+        if leg.channel == self.caller_channel and leg.up_at is not None:
+            at = max(at, leg.up_at)
         self.answered_at = at
-        self.answered_by = by
-        if self.ringing_since is not None:
-            self.stop_ringing(at)
+        self.answered_by = self.last_answered_by = by
+        self.stop_ringing(at)
         if self.pbx_answered_at is not None and self.pbx_answered_at >= at:
             self.pbx_answered_at = None  # the caller's leg came up because the other did
-        self.note(at, "answered", by=by)
+        self.note(at, "answered", who=by)
+        self.run_clocks(at)
 
     def answer_as_originated(self, at: datetime) -> None:
         """The PBX rang somebody and connected nobody else, as for a wake-up call: who picked up answered."""
-        for leg in self.originated():
-            if leg.up_at is not None and self.answered_at is None:
-                self.mark_answered(leg, leg.up_at, by=leg.number)
-                self.talk_seconds = max(0.0, (at - leg.up_at).total_seconds())
+        leg = self.originated()
+        if leg is not None and leg.up_at is not None and self.answered_at is None:
+            self.mark_answered(leg, leg.up_at, by=leg.number)
+            self.talk_seconds = seconds_between(leg.up_at, at)
 
     def stop_ringing(self, at: datetime) -> None:
         """Nobody is being rung any more."""
         if self.ringing_since is not None:
-            self.ring_seconds += max(0.0, (at - self.ringing_since).total_seconds())
+            self.ring_seconds += seconds_between(self.ringing_since, at)
             self.ringing_since = None
 
-    def unhold(self, leg: Leg, at: datetime) -> None:
-        """The party behind `leg` took the other off hold, or is gone."""
-        if leg.held_at is None:
-            return
-        leg.held_at = None
-        self.note(at, "unheld", channel=leg.name)
-        if self.held_since is not None and not any(other.held_at for other in self.legs.values()):
-            self.hold_seconds += max(0.0, (at - self.held_since).total_seconds())
-            self.held_since = None
+    def leave_queue(self, at: datetime) -> None:
+        """It waits in no queue any more."""
+        if self.queued_since is not None:
+            self.queue_wait_seconds += seconds_between(self.queued_since, at)
+            self.queued_since = None
+            self.note(at, "left_queue", queue=self.queue)
+
+    # What is known of it
 
     def direction(self) -> Direction:
         """From a trunk or an inbound context: inbound. To a trunk: outbound. Else internal."""
-        root = self.root
-        if root is not None and not root.dialled and self._is_outside(root):
+        caller = self.caller
+        if caller is not None and not caller.dialled and self._is_outside(caller):
             return Direction.INBOUND
         if self.dialled_trunk or any(leg.dialled and self.rules.is_trunk(leg.endpoint) for leg in self.legs.values()):
             return Direction.OUTBOUND
@@ -129,11 +228,11 @@ class LiveCall:
         """Where the call is now."""
         if self.ended_at is not None:
             return CallState.ENDED
-        if self.held_since is not None:
+        if self.holding_since is not None:
             return CallState.HELD
         if self.answered_at is not None or self.voicemail_at is not None:
             return CallState.ANSWERED
-        if self.in_queue:
+        if self.queued_since is not None:
             return CallState.QUEUED
         if self.pbx_answered_at is not None and not self.attempts():
             return CallState.MENU
@@ -141,14 +240,14 @@ class LiveCall:
 
     def facts(self) -> CallFacts:
         """What tenant rules look at."""
-        root = self.root
+        caller = self.caller
         return facts_of_legs(
             pbx=self.pbx,
             direction=self.direction(),
             caller_number=self.caller_number,
             callee=self.callee,
-            caller=root,
-            others=[leg for leg in self.legs.values() if leg is not root],
+            caller=caller,
+            others=[leg for leg in self.parties() if leg is not caller],
             rules=self.rules,
         )
 
@@ -165,16 +264,16 @@ class LiveCall:
             caller_id=self.caller_number,
             caller_name=self.caller_name,
             callee_id=self.callee,
-            participants=[self._participant(leg) for leg in self.legs.values() if not leg.is_local],
+            participants=[self._participant(leg) for leg in self.parties()],
             call_start_time=self.started_at,
             last_interaction_time=at,
         )
 
     def _participant(self, leg: Leg) -> Participant:
-        is_caller = leg is self.root
+        is_caller = leg.channel == self.caller_channel
         if leg.closed_at is not None:
             state = "gone"
-        elif leg.held_at is not None:
+        elif leg.waiting_at is not None:
             state = "held"
         else:
             state = "up" if leg.up_at is not None else "ringing"
@@ -188,33 +287,47 @@ class LiveCall:
 
     def attempts(self) -> list[Leg]:
         """The legs that were dialled for the caller."""
-        return [leg for leg in self.legs.values() if leg.dialled and leg is not self.root]
+        return [leg for leg in self.legs.values() if leg.dialled and leg.channel != self.caller_channel]
 
-    def originated(self) -> list[Leg]:
+    def originated(self) -> Leg | None:
         """The caller's leg, if the PBX itself dialled it (click to call, a wake-up call)."""
-        return [leg for leg in (self.root,) if leg is not None and leg.dialled]
+        caller = self.caller
+        return caller if caller is not None and caller.dialled else None
 
-    def outcome(self) -> Outcome:
-        """How the call ended."""
-        root = self.root
-        attempts = [leg for leg in self.attempts() if not leg.is_local] or self.originated()
+    # The record
+
+    def decision(self) -> Decision:
+        """How the call ended, and by which rule."""
+        if self.merged_into is not None and self.answered_at is None:
+            return MERGED
+        caller = self.caller
+        originated = self.originated()
+        attempts = [leg for leg in self.attempts() if not leg.is_local] or ([originated] if originated else [])
         last_round = [leg for leg in attempts if leg.dial_round == self.dial_round] or attempts
         return decide(
             answered=self.answered_at is not None,
             voicemail=self.voicemail_at is not None,
-            caller_gave_up=self.hangup_source is HangupSource.CALLER,
+            caller_gave_up=self.tone is None and self.hung_up_by is not None and self.hung_up_by == self.caller_channel,
             cut_off=self.is_cut_off,
             dialled=[(leg.dial_status, leg.cause) for leg in last_round],
             reached_nobody=self.dial_reached_nobody,
-            cause=root.cause if root else None,
+            tone=self.tone,
+            cause=caller.cause if caller else None,
         )
 
+    def hangup_source(self) -> HangupSource | None:
+        """Who ended the call; None if nobody saw it."""
+        if self.hung_up_by is not None:
+            return HangupSource.CALLER if self.hung_up_by == self.caller_channel else HangupSource.CALLEE
+        return None if self.end_estimated else HangupSource.PBX
+
     def hangup_cause(self) -> int | None:
-        """Q.850, of the caller's leg; of the last leg where the caller's says nothing."""
-        root = self.root
-        causes = [root.cause] if root else []
-        causes += [leg.cause for leg in reversed(self.legs.values())]
-        return next((cause for cause in causes if cause), causes[0] if causes else None)
+        """Q.850, of the caller's leg; where that says nothing, of the leg that ended last and says something."""
+        caller = self.caller
+        ended = sorted((leg for leg in self.legs.values() if leg.closed_at is not None), key=_when_closed, reverse=True)
+        causes = [caller.cause] if caller else []
+        causes += [leg.cause for leg in ended if not leg.is_local]
+        return next((cause for cause in causes if cause not in _SILENT_CAUSES), causes[0] if causes else None)
 
     def to_row(self) -> dict[str, Any]:
         """The columns of `Call` that the tracker can tell of an ended call; what others tell (a transcript, say) and
@@ -222,7 +335,7 @@ class LiveCall:
         ended_at = self.ended_at
         if ended_at is None:
             raise ValueError(f"call {self.call_sid} has not ended")
-        outcome = self.outcome()
+        outcome = self.decision().outcome
         return {
             "call_sid": self.call_sid,
             "trace_id": self.trace_id,
@@ -233,6 +346,7 @@ class LiveCall:
             "caller_name": self.caller_name,
             "callee_id": self.callee,
             "answered_by": self.answered_by,
+            "last_answered_by": self.last_answered_by,
             "status": outcome.status,
             "disposition": outcome.disposition,
             "start_time": self.started_at,
@@ -244,8 +358,12 @@ class LiveCall:
             "hold_seconds": round(self.hold_seconds, 6),
             "total_seconds": round((ended_at - self.started_at).total_seconds(), 6),
             "hangup_cause": self.hangup_cause(),
-            "hangup_source": self.hangup_source or HangupSource.PBX if not self.end_estimated else self.hangup_source,
+            "hangup_source": self.hangup_source(),
             "queue": self.queue,
+            "queue_position": self.queue_position,
+            "queue_wait_seconds": round(self.queue_wait_seconds, 6),
+            "conference": self.conference,
+            "transferred": self.transferred,
             "merged_into": self.merged_into,
             "legs": self._told_legs(),
             "timeline": self.timeline,
@@ -256,6 +374,14 @@ class LiveCall:
 
     def _told_legs(self) -> list[dict[str, Any]]:
         """The caller's first and marked, so that a stored call knows whether it was seen."""
-        root = self.root
-        told = [leg.told() for leg in self.legs.values() if leg is not root]
-        return told if root is None else [root.told() | {"caller": True}, *told]
+        caller = self.caller
+        told = [leg.told() for leg in self.parties() if leg is not caller]
+        return told if caller is None or caller.is_local else [caller.told() | {"caller": True}, *told]
+
+
+def _when_met(leg: Leg) -> float:
+    return leg.met_at.timestamp() if leg.met_at is not None else 0.0
+
+
+def _when_closed(leg: Leg) -> float:
+    return leg.closed_at.timestamp() if leg.closed_at is not None else 0.0

@@ -13,7 +13,7 @@ class Outcome:
     """`status` tells how far the call came, `disposition` why not further."""
 
     status: Status
-    disposition: Disposition
+    disposition: Disposition | None
 
 
 ANSWERED: Final = Outcome(Status.COMPLETED, Disposition.ANSWERED)
@@ -32,6 +32,19 @@ _USER_BUSY: Final = 17
 _ANSWERED_ELSEWHERE: Final = 26
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An outcome and, in words, the rule that led to it."""
+
+    outcome: Outcome
+    because: str
+
+
+MERGED: Final = Decision(
+    Outcome(Status.COMPLETED, None), "it went on in another call before anybody had answered (merged_into)"
+)
+
+
 def decide(
     *,
     answered: bool,
@@ -40,33 +53,45 @@ def decide(
     cut_off: bool,
     dialled: Sequence[tuple[DialStatus | None, int | None]],
     reached_nobody: bool,
+    tone: Outcome | None,
     cause: int | None,
-) -> Outcome:
+) -> Decision:
     """The outcome from what was seen; the first fact that holds decides.
 
     `cut_off` tells that the PBX stopped under the call, `dialled` each leg of the last attempt (its DialStatus and
-    Q.850 cause), `reached_nobody` that an attempt made no leg at all, `cause` the Q.850 cause on the caller's leg.
+    Q.850 cause), `reached_nobody` that an attempt made no leg at all, `tone` what the PBX let the caller hear in the
+    end (busy, congestion), `cause` the Q.850 cause on the caller's leg.
     """
-    settled: list[tuple[bool, Outcome]] = [
-        (answered, ANSWERED),
-        (voicemail, VOICEMAIL),
-        (caller_gave_up, CANCELLED),
-        (cut_off, FAILED),
+    settled: list[tuple[bool, Outcome, str]] = [
+        (answered, ANSWERED, "a person, a far end or an answering service answered"),
+        (voicemail, VOICEMAIL, "a voicemail application took the call"),
+        (caller_gave_up, CANCELLED, "the caller hung up before anybody had answered"),
+        (cut_off, FAILED, "the PBX stopped under the call"),
     ]
-    for is_so, outcome in settled:
+    for is_so, outcome, because in settled:
         if is_so:
-            return outcome
+            return Decision(outcome, because)
     if dialled:
         return _of_attempt({_of_leg(status, leg_cause) for status, leg_cause in dialled})
-    return FAILED if reached_nobody else _of_cause(cause)
+    if tone is not None:
+        return Decision(tone, f"nobody was dialled and the PBX let the caller hear a {tone.disposition} tone")
+    if reached_nobody:
+        return Decision(FAILED, "the dialplan tried to reach somebody, but there was no way to any phone or trunk")
+    outcome = _of_cause(cause)
+    cause_text = "without a cause" if cause is None else f"with Q.850 cause {cause}"
+    return Decision(outcome, f"nobody was dialled and the PBX ended the call {cause_text}")
 
 
-def _of_attempt(legs: set[Outcome]) -> Outcome:
+def _of_attempt(legs: set[Outcome]) -> Decision:
     """One phone that rang in vain outweighs others that were busy or dead: somebody might have answered."""
-    for outcome in (NO_ANSWER, BUSY, CONGESTION):
+    for outcome, because in (
+        (NO_ANSWER, "in the last attempt at least one phone rang in vain"),
+        (BUSY, "in the last attempt nobody was free, at least one was busy"),
+        (CONGESTION, "in the last attempt there was no way through"),
+    ):
         if outcome in legs:
-            return outcome
-    return FAILED
+            return Decision(outcome, because)
+    return Decision(FAILED, "in the last attempt everybody declined or could not be reached")
 
 
 def _of_leg(status: DialStatus | None, cause: int | None) -> Outcome:

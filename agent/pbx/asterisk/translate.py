@@ -8,24 +8,36 @@ from typing import Final
 
 from agent.calls.events import (
     AppStarted,
+    AttendedTransferred,
+    BlindTransferred,
     BridgeJoined,
+    BridgeKind,
     BridgeLeft,
     CallerIdentified,
     CallEvent,
     ChannelClosed,
     ChannelOpened,
+    ChannelRenamed,
     ChannelRinging,
     ChannelUp,
+    ConferenceJoined,
     CutOff,
     DialBegan,
     DialEnded,
     DialStatus,
     HangupRequested,
     Held,
+    MusicStarted,
+    MusicStopped,
+    Parked,
+    ParkingEnd,
+    PickedUp,
     QueueJoined,
     QueueLeft,
     Unheld,
+    Unparked,
 )
+from agent.calls.rules import resource_of
 from agent.pbx.asterisk.protocol import AmiMessage
 
 _RINGING: Final = "5"
@@ -35,6 +47,8 @@ _SOFT_HANGUP_SHUTDOWN: Final = "4"
 _OLDEST: Final = 946_684_800.0
 _NEWEST: Final = 4_102_444_800.0
 _MAX_DIGITS: Final = 9
+# What Asterisk calls the bridge of two (or of three, by Bridge()) parties of a call; FreePBX's intercom uses it too.
+_TALKING_BRIDGES: Final = frozenset({"basic", ""})
 _DIAL_STATUSES: Final = frozenset(DialStatus)
 _ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 _DURATION: Final = re.compile(r"(\d{1,5}):(\d{1,2}):(\d{1,2})", re.ASCII)
@@ -161,7 +175,14 @@ def _dial_end(m: AmiMessage, at: datetime) -> CallEvent | None:
 
 def _bridge_enter(m: AmiMessage, at: datetime) -> CallEvent | None:
     channel, bridge = m.get("uniqueid"), m.get("bridgeuniqueid")
-    return BridgeJoined(at, channel, m.get("linkedid") or channel, bridge) if channel and bridge else None
+    if not channel or not bridge:
+        return None
+    # A call's own bridge is of type "basic"; ConfBridge, parking and the like make others.
+    if m.get("bridgetechnology") == "holding_bridge" or m.get("bridgetype") == "parking":
+        kind = BridgeKind.HOLDING
+    else:
+        kind = BridgeKind.TALK if m.get("bridgetype") in _TALKING_BRIDGES else BridgeKind.CONFERENCE
+    return BridgeJoined(at, channel, m.get("linkedid") or channel, bridge, kind, m.get("swapuniqueid") or None)
 
 
 def _bridge_leave(m: AmiMessage, at: datetime) -> CallEvent | None:
@@ -169,7 +190,9 @@ def _bridge_leave(m: AmiMessage, at: datetime) -> CallEvent | None:
     return BridgeLeft(at, channel, m.get("linkedid") or channel, bridge) if channel and bridge else None
 
 
-def _about_channel(event: type[Held] | type[Unheld] | type[HangupRequested]) -> "_Translation":
+def _about_channel(
+    event: type[Held] | type[Unheld] | type[MusicStarted] | type[MusicStopped] | type[HangupRequested],
+) -> "_Translation":
     def make(m: AmiMessage, at: datetime) -> CallEvent | None:
         channel = m.get("uniqueid")
         return event(at, channel, m.get("linkedid") or channel) if channel else None
@@ -206,6 +229,55 @@ def _queue_leave(m: AmiMessage, at: datetime) -> CallEvent | None:
     return QueueLeft(at, channel, m.get("linkedid") or channel, m.get("queue"))
 
 
+def _rename(m: AmiMessage, at: datetime) -> CallEvent | None:
+    channel, name = m.get("uniqueid"), m.get("newname")
+    return ChannelRenamed(at, channel, name) if channel and name else None
+
+
+def _blind_transfer(m: AmiMessage, at: datetime) -> CallEvent | None:
+    channel = m.get("transfereruniqueid")
+    if not channel or m.get("result") not in {"Success", ""}:
+        return None
+    return BlindTransferred(at, channel, m.get("transfererlinkedid") or channel, m.get("extension"))
+
+
+def _attended_transfer(m: AmiMessage, at: datetime) -> CallEvent | None:
+    channel, second = m.get("origtransfereruniqueid"), m.get("secondtransfereruniqueid")
+    if not channel or m.get("result") not in {"Success", ""}:
+        return None
+    linked = m.get("origtransfererlinkedid") or channel
+    return AttendedTransferred(at, channel, linked, second, m.get("transfertargetuniqueid") or None)
+
+
+def _parked_call(m: AmiMessage, at: datetime) -> CallEvent | None:
+    channel = m.get("parkeeuniqueid")
+    if not channel:
+        return None
+    parker = resource_of(m.get("parkerdialstring")) or None
+    return Parked(at, channel, m.get("parkeelinkedid") or channel, m.get("parkingspace"), parker)
+
+
+def _parking_ended(end: ParkingEnd) -> "_Translation":
+    def make(m: AmiMessage, at: datetime) -> CallEvent | None:
+        channel = m.get("parkeeuniqueid")
+        if not channel:
+            return None
+        retriever = m.get("retrieveruniqueid") or None
+        return Unparked(at, channel, m.get("parkeelinkedid") or channel, end, m.get("parkingspace"), retriever)
+
+    return make
+
+
+def _pickup(m: AmiMessage, at: datetime) -> CallEvent | None:
+    channel, target = m.get("uniqueid"), m.get("targetuniqueid")
+    return PickedUp(at, channel, m.get("linkedid") or channel, target) if channel and target else None
+
+
+def _conference_join(m: AmiMessage, at: datetime) -> CallEvent | None:
+    channel = m.get("uniqueid")
+    return ConferenceJoined(at, channel, m.get("linkedid") or channel, m.get("conference")) if channel else None
+
+
 _Translation = Callable[[AmiMessage, datetime], CallEvent | None]
 
 _TRANSLATIONS: Final[dict[str, _Translation]] = {
@@ -218,6 +290,17 @@ _TRANSLATIONS: Final[dict[str, _Translation]] = {
     "DialEnd": _dial_end,
     "BridgeEnter": _bridge_enter,
     "BridgeLeave": _bridge_leave,
+    "Rename": _rename,
+    "MusicOnHoldStart": _about_channel(MusicStarted),
+    "MusicOnHoldStop": _about_channel(MusicStopped),
+    "BlindTransfer": _blind_transfer,
+    "AttendedTransfer": _attended_transfer,
+    "ParkedCall": _parked_call,
+    "UnParkedCall": _parking_ended(ParkingEnd.RETRIEVED),
+    "ParkedCallTimeOut": _parking_ended(ParkingEnd.TIMEOUT),
+    "ParkedCallGiveUp": _parking_ended(ParkingEnd.GIVEN_UP),
+    "Pickup": _pickup,
+    "ConfbridgeJoin": _conference_join,
     "Hold": _about_channel(Held),
     "Unhold": _about_channel(Unheld),
     "HangupRequest": _about_channel(HangupRequested),

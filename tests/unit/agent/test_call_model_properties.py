@@ -2,32 +2,44 @@
 
 import random
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.calls.events import (
     AppStarted,
+    AttendedTransferred,
+    BlindTransferred,
     BridgeJoined,
+    BridgeKind,
     BridgeLeft,
     CallerIdentified,
     CallEvent,
     ChannelClosed,
     ChannelOpened,
+    ChannelRenamed,
     ChannelRinging,
     ChannelUp,
+    ConferenceJoined,
     CutOff,
     DialBegan,
     DialEnded,
     DialStatus,
     HangupRequested,
     Held,
+    LegEvent,
     LineLost,
+    MusicStarted,
+    MusicStopped,
+    Parked,
+    ParkingEnd,
+    PickedUp,
     QueueJoined,
     QueueLeft,
     SnapshotTaken,
     Unheld,
+    Unparked,
 )
 from agent.calls.live_call import LiveCall
 from tests.unit.agent.captures import WIRE, events, frames, is_empty, new_model
@@ -83,7 +95,18 @@ mangled: st.SearchStrategy[CallEvent] = st.one_of(
     st.builds(AppStarted, moments, channels, linkeds, texts, texts, applications, texts | st.just("PJSIP/1@trunk-a")),
     st.builds(DialBegan, moments, channels | st.none(), channels, linkeds, texts),
     st.builds(DialEnded, moments, channels, linkeds, st.sampled_from(DialStatus), st.none() | texts),
-    st.builds(BridgeJoined, moments, channels, linkeds, bridges),
+    st.builds(
+        BridgeJoined, moments, channels, linkeds, bridges, st.sampled_from(BridgeKind), st.none() | channels
+    ),
+    st.builds(ChannelRenamed, moments, channels, names),
+    st.builds(MusicStarted, moments, channels, linkeds),
+    st.builds(MusicStopped, moments, channels, linkeds),
+    st.builds(BlindTransferred, moments, channels, linkeds, texts),
+    st.builds(AttendedTransferred, moments, channels, linkeds, channels | st.just(""), st.none() | channels),
+    st.builds(Parked, moments, channels, linkeds, texts, st.none() | texts),
+    st.builds(Unparked, moments, channels, linkeds, st.sampled_from(ParkingEnd), texts, st.none() | channels),
+    st.builds(PickedUp, moments, channels, linkeds, channels),
+    st.builds(ConferenceJoined, moments, channels, linkeds, texts),
     st.builds(BridgeLeft, moments, channels, linkeds, bridges),
     st.builds(Held, moments, channels, linkeds),
     st.builds(Unheld, moments, channels, linkeds),
@@ -95,6 +118,10 @@ mangled: st.SearchStrategy[CallEvent] = st.one_of(
     st.builds(LineLost, moments),
     st.builds(SnapshotTaken, moments, st.frozensets(channels)),
 )  # fmt: skip
+
+
+def test_every_kind_of_event_means_something_to_the_model() -> None:
+    assert new_model()._handlers.keys() == set(get_args(LegEvent))
 
 
 def check_records(ended: list[LiveCall]) -> None:

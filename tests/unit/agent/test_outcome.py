@@ -18,8 +18,9 @@ def of(*legs: Leg, cause: int | None = 16, reached_nobody: bool = False) -> Outc
         cut_off=False,
         dialled=legs,
         reached_nobody=reached_nobody,
+        tone=None,
         cause=cause,
-    )
+    ).outcome
 
 
 @pytest.mark.parametrize(
@@ -56,8 +57,8 @@ def test_what_happened_first_in_the_table_outweighs_the_rest(
     def decided(*, answered: bool = False, voicemail: bool = False, caller_gave_up: bool = False) -> Outcome:
         return decide(
             answered=answered, voicemail=voicemail, caller_gave_up=caller_gave_up, cut_off=cut_off, dialled=legs,
-            reached_nobody=reached_nobody, cause=cause,
-        )  # fmt: skip
+            reached_nobody=reached_nobody, tone=None, cause=cause,
+        ).outcome  # fmt: skip
 
     assert decided(answered=True, voicemail=True, caller_gave_up=True) == ANSWERED
     assert decided(voicemail=True, caller_gave_up=True) == VOICEMAIL

@@ -1,0 +1,182 @@
+"""Who talks with whom and who waits: bridges, hold, parking, transfers, pickups, hangups."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from agent.calls.bridges import Bridges
+from agent.calls.events import (
+    AttendedTransferred,
+    BlindTransferred,
+    BridgeJoined,
+    BridgeKind,
+    BridgeLeft,
+    CutOff,
+    HangupRequested,
+    Held,
+    MusicStarted,
+    MusicStopped,
+    Parked,
+    ParkingEnd,
+    PickedUp,
+    Unheld,
+    Unparked,
+)
+from agent.calls.leg import Leg
+from agent.calls.live_call import LiveCall
+from sync.models import HangupSource
+
+
+def bridge_joined(bridges: Bridges, call: LiveCall, leg: Leg, event: BridgeJoined) -> None:
+    """A party is in a bridge."""
+    join_bridge(bridges, call, leg, event.bridge, kind=event.kind, at=event.at)
+
+
+def join_bridge(bridges: Bridges, call: LiveCall, leg: Leg, bridge: str, *, kind: BridgeKind, at: datetime) -> None:
+    """A party is in a bridge, and out of the one it was in."""
+    leave_bridge(bridges, call, leg, at)
+    bridges.join(call, leg, bridge, kind, at)
+    _see_who_waits(bridges, bridge, at)
+
+
+def bridge_left(bridges: Bridges, call: LiveCall, leg: Leg, event: BridgeLeft) -> None:
+    """A party is out of a bridge, unless it is in another one already."""
+    if leg.bridge == event.bridge:
+        leave_bridge(bridges, call, leg, event.at)
+
+
+def leave_bridge(bridges: Bridges, call: LiveCall, leg: Leg, at: datetime) -> None:
+    """A party is in no bridge any more."""
+    bridge = leg.bridge
+    if bridge is None:
+        return
+    bridges.leave(call, leg, at)
+    _waits(call, leg, at, is_so=False)
+    if leg.held_at is not None:
+        _see_who_waits(bridges, bridge, at)
+
+
+def held(bridges: Bridges, call: LiveCall, leg: Leg, event: Held) -> None:
+    """A party put the others on hold."""
+    if leg.held_at is None:
+        leg.held_at = event.at
+        call.note_leg(event.at, "held", leg)
+        _see_who_waits(bridges, leg.bridge, event.at)
+
+
+def unheld(bridges: Bridges, call: LiveCall, leg: Leg, event: Unheld) -> None:
+    """A party took the others off hold."""
+    if leg.held_at is not None:
+        leg.held_at = None
+        call.note_leg(event.at, "unheld", leg)
+        _see_who_waits(bridges, leg.bridge, event.at)
+
+
+def music_started(bridges: Bridges, call: LiveCall, leg: Leg, event: MusicStarted) -> None:
+    """A party hears music; in a bridge that means that it waits."""
+    leg.hears_music = True
+    _see_who_waits(bridges, leg.bridge, event.at)
+
+
+def music_stopped(bridges: Bridges, call: LiveCall, leg: Leg, event: MusicStopped) -> None:
+    """The music has ended."""
+    leg.hears_music = False
+    _see_who_waits(bridges, leg.bridge, event.at)
+
+
+def _see_who_waits(bridges: Bridges, bridge: str | None, at: datetime) -> None:
+    """On hold is who another holds, who hears music in a bridge, and who is parked; nobody in a conference."""
+    members = list(bridges.members(bridge))
+    holders = [leg.channel for _, leg in members if leg.held_at is not None]
+    for call, leg in members:
+        match leg.bridge_kind:
+            case BridgeKind.HOLDING:
+                is_so = True
+            case BridgeKind.CONFERENCE:
+                is_so = False
+            case BridgeKind.TALK:
+                is_so = leg.hears_music or any(holder != leg.channel for holder in holders)
+        _waits(call, leg, at, is_so=is_so)
+
+
+def _waits(call: LiveCall, leg: Leg, at: datetime, *, is_so: bool) -> None:
+    if is_so == (leg.channel in call.waiting):
+        return
+    if is_so:
+        leg.wait(at)
+        call.waiting.add(leg.channel)
+    else:
+        leg.stop_waiting(at)
+        call.waiting.discard(leg.channel)
+    call.run_clocks(at)
+
+
+def blind_transferred(call: LiveCall, leg: Leg, event: BlindTransferred) -> None:
+    """A party sent the others elsewhere."""
+    _hand_on(call, leg)
+    call.transferred = True
+    call.note_leg(event.at, "transferred", leg, kind="blind", to=event.exten)
+
+
+def attended_transferred(calls: Sequence[LiveCall], event: AttendedTransferred) -> None:
+    """A party connected the others with whom it had consulted. `calls` are those it was in, the older one goes on."""
+    legs = {channel: (call, leg) for call in reversed(calls) for channel, leg in call.legs.items()}
+    names: dict[str, str | None] = {}
+    for channel in (event.channel, event.second, event.target or ""):
+        if channel in legs:
+            call, leg = legs[channel]
+            names[channel] = call.who(leg)
+            if channel != event.target:
+                _hand_on(call, leg)
+    goes_on = calls[0]
+    goes_on.transferred = True
+    who, to = names.get(event.channel), names.get(event.target or "")
+    goes_on.note(event.at, "transferred", who=who, kind="attended", to=to)
+
+
+def _hand_on(call: LiveCall, leg: Leg) -> None:
+    leg.handed_on = True
+    if call.hung_up_by == leg.channel:
+        call.hung_up_by = None
+
+
+def parked(call: LiveCall, leg: Leg, event: Parked) -> None:
+    """A party waits in the parking lot. A blind transfer there is no transfer to anybody."""
+    last = call.timeline[-1] if call.timeline else {}
+    if last.get("event") == "transferred":
+        call.timeline.pop()
+        call.transferred = any(entry["event"] == "transferred" for entry in call.timeline)
+    call.note_leg(event.at, "parked", leg, space=event.space, by=event.parker)
+
+
+def unparked(call: LiveCall, leg: Leg, event: Unparked) -> None:
+    """A party waits in the parking lot no longer."""
+    if event.end is ParkingEnd.GIVEN_UP:
+        return
+    retriever = call.legs.get(event.retriever or "")
+    by = call.who(retriever) if retriever is not None else None
+    call.note_leg(event.at, event.end, leg, space=event.space, by=by)
+
+
+def picked_up(call: LiveCall, leg: Leg, event: PickedUp) -> None:
+    """A party took a call that was ringing elsewhere."""
+    target = call.legs.get(event.target)
+    call.note_leg(event.at, "picked_up", leg, **{"from": call.who(target) if target is not None else None})
+
+
+def hangup_requested(call: LiveCall, leg: Leg, event: HangupRequested) -> None:
+    """A party hung up. That ends the call, unless it goes on between the others."""
+    if leg.is_local or leg.handed_on or call.hung_up_by is not None:
+        return
+    is_caller = leg.channel == call.caller_channel
+    if not is_caller and (call.answered_at is None or leg.up_at is None):
+        return  # a phone that declined or was busy does not end the call
+    call.hung_up_by = leg.channel
+    by = HangupSource.CALLER if is_caller else HangupSource.CALLEE
+    call.note_leg(event.at, "hangup", leg, by=by)
+
+
+def cut_off(call: LiveCall, leg: Leg, event: CutOff) -> None:
+    """The PBX stops."""
+    if leg.channel == call.caller_channel and call.hung_up_by is None and not call.is_cut_off:
+        call.is_cut_off = True
+        call.note(event.at, "cut_off")
