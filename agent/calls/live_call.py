@@ -316,7 +316,9 @@ class LiveCall:
         )
 
     def hangup_source(self) -> HangupSource | None:
-        """Who ended the call; None if nobody saw it."""
+        """Who ended the call; None if nobody saw it or it went on in another."""
+        if self.merged_into is not None:
+            return None
         if self.hung_up_by is not None:
             return HangupSource.CALLER if self.hung_up_by == self.caller_channel else HangupSource.CALLEE
         return None if self.end_estimated else HangupSource.PBX

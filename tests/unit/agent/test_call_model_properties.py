@@ -48,6 +48,7 @@ from tests.unit.agent.stories import NOON, tell_events
 # Independent calls, interleaved
 
 WHOLE_CALLS = sorted(path.stem for path in WIRE.glob("*.json") if path.stem not in {"killed", "live_calls"})
+WHOLE_CALLS += sorted(f"stage/22/{path.stem}" for path in (WIRE / "stage" / "22").glob("*.ami"))
 TOLD: dict[str, list[CallEvent]] = {name: list(events(frames(name))) for name in WHOLE_CALLS}
 
 

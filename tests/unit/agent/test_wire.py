@@ -5,8 +5,6 @@ import re
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from agent.calls.events import BridgeJoined, BridgeLeft, CallEvent, ChannelClosed, ChannelUp, DialEnded
 from agent.errors import PbxRefused
@@ -55,30 +53,6 @@ def test_nothing_of_a_captured_call_stays_in_memory(name: str) -> None:
     model = played(events(frames(name)))
 
     assert is_empty(model)
-
-
-@pytest.mark.parametrize("name", ["inbound_answered", "queue_abandoned", "caller_latin5", "booting"])
-def test_a_capture_cut_at_every_position_gives_the_same_frames(name: str) -> None:
-    _, _, stream = (WIRE / f"{name}.ami").read_bytes().partition(b"\n")
-    whole = AmiFramer().feed(stream)
-
-    # The delimiter and the lines around it are what a cut can hurt.
-    for cut in sorted({end + step for end, byte in enumerate(stream) if byte == ord("\n") for step in (0, 1)}):
-        framer = AmiFramer()
-        assert framer.feed(stream[:cut]) + framer.feed(stream[cut:]) == whole
-
-
-@settings(max_examples=25, deadline=None)
-@given(name=st.sampled_from(CAPTURES), sizes=st.lists(st.integers(1, 4000), min_size=1, max_size=30))
-def test_a_capture_in_pieces_of_any_size_gives_the_same_frames(name: str, sizes: list[int]) -> None:
-    _, _, stream = (WIRE / f"{name}.ami").read_bytes().partition(b"\n")
-    framer, got, start, number = AmiFramer(), [], 0, 0
-    while start < len(stream):
-        size = sizes[number % len(sizes)]
-        got += framer.feed(stream[start : start + size])
-        start, number = start + size, number + 1
-
-    assert got == AmiFramer().feed(stream)
 
 
 # Between these Asterisk keeps no order, not even from one run of the same call to the next.
