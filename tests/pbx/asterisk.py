@@ -211,18 +211,29 @@ class Asterisk:
         """A logged-in AMI session of the rig's own user, which may originate and command."""
         return Ami.login(self.host, self.ami_port, DRIVER_USER, DRIVER_SECRET)
 
-    def originate(self, *, channel: str, context: str, exten: str, caller_id: str = "", timeout: float = 30) -> None:
-        """Rings `channel` and, once it answers, lets it dial `exten`: click to call."""
+    def originate(
+        self,
+        *,
+        channel: str,
+        context: str = "",
+        exten: str = "",
+        application: str = "",
+        data: str = "",
+        caller_id: str = "",
+        timeout: float = 30,
+    ) -> None:
+        """Rings `channel` and, once it answers, lets it dial `exten` (click to call) or hear `application`."""
+        then = {"Context": context, "Exten": exten, "Priority": "1"}
+        if application:
+            then = {"Application": application, "Data": data}
         with self.driver() as ami:
             answer = ami.ask(
                 "Originate",
                 Channel=channel,
-                Context=context,
-                Exten=exten,
-                Priority="1",
                 CallerID=caller_id,
                 Timeout=str(int(timeout * 1000)),
                 Async="true",
+                **then,
             )
         assert answer["Response"] == "Success", answer
 

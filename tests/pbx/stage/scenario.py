@@ -31,6 +31,8 @@ class Cast:
     second_trunk: Exchange
     originate: Callable[..., None]
     """Asterisk.originate."""
+    cli: Callable[[str], str]
+    """Asterisk.cli."""
 
     def phone(self, number: int) -> Phone:
         """A phone of the house, 1 to 6."""

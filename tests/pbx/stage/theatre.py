@@ -96,6 +96,7 @@ class Theatre:
             trunk=exchanges[TRUNK_HOSTS[TRUNK]],
             second_trunk=exchanges[TRUNK_HOSTS[SECOND_TRUNK]],
             originate=self.asterisk.originate,
+            cli=self.asterisk.cli,
         )
 
 
