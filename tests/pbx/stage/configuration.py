@@ -22,7 +22,7 @@ exten => _0X.,1,Dial(PJSIP/${{EXTEN}}@{TRUNK},{RING_SECONDS},tT)
  same => n,Hangup()
 exten => _8XXX,1,ConfBridge(${{EXTEN}},,stage_user)
  same => n,Hangup()
-exten => _*81XXX,1,Pickup(${{EXTEN:2}}@{PHONE_CONTEXT}&${{EXTEN:2}}@PICKUPMARK)
+exten => _*81XXX,1,PickupChan(PJSIP/${{EXTEN:2}},p)
  same => n,Hangup()
 """
 

@@ -68,7 +68,7 @@ class Phone:
             ours=f"{shown}<sip:{self.number}@{self.exchange.address[0]}>;tag={new_tag()}",
             theirs=f"<{uri}>",
             target=uri,
-            who=f"{self.number} calls {number}",
+            number=number,
         )
         call.begin()
         return call
@@ -94,7 +94,7 @@ class Phone:
             ours=f"{invite.get('To')};tag={new_tag()}",
             theirs=invite.get("From"),
             target=invite.contact,
-            who=f"{self.number} is called",
+            number=self.number,
             invite=invite,
         )
         call.sound_to = media_address(invite.body)
@@ -113,10 +113,13 @@ class Call:
         ours: str,
         theirs: str,
         target: str,
-        who: str,
+        number: str,
         invite: Message | None = None,
     ) -> None:
+        who = f"{number} is called" if invite else f"{phone.number} calls {number}"
         self.phone = phone
+        self.number = number
+        """The number that was dialled, as its caller or its callee knows it."""
         self.asked_at = now()
         self.sound_to: tuple[str, int] | None = None
         self.sound_source = secrets.randbits(32)
@@ -368,8 +371,9 @@ class Call:
         if "terminated" in request.get("Subscription-State"):
             self._referred.happened()
             # The PBX waits for the phone to hang up, and phones do so when they hear that it went well.
+            # A consultation that nobody answered the PBX ends by itself; it may get lost in a CANCEL of ours.
             for call in [self, *self._consultations] if 200 in self.refer_progress else []:
-                if not call.is_over:
+                if not call.is_over and call._answered.at is not None:
                     self._exchange.run(call.hang_up(), name="hang up after a transfer")
 
     # Pieces of requests

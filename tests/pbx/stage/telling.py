@@ -2,46 +2,51 @@
 
 from typing import Any
 
-from tests.pbx.stage.phone import Phone
-from tests.pbx.stage.truth import CallTruth, LegTruth
+from tests.pbx.stage.phone import Call, Phone
+from tests.pbx.stage.truth import CallTruth, LegTruth, seconds
 
 NORMAL_CLEARING = 16  # Q.850: somebody hung up
 
 
-def inbound(caller: Phone, number: str, **rest: Any) -> CallTruth:  # Any: fields of CallTruth
-    """A call of somebody outside that was answered, unless `rest` says otherwise."""
-    return _call("inbound", caller, number, rest)
+def inbound(caller: Call, *, by: Call | None = None, **rest: Any) -> CallTruth:  # Any: fields of CallTruth
+    """A call that somebody outside made and `by` was the first to answer, unless `rest` says otherwise."""
+    return _call("inbound", caller, by, rest)
 
 
-def outbound(caller: Phone, number: str, **rest: Any) -> CallTruth:  # Any: fields of CallTruth
-    return _call("outbound", caller, number, rest)
+def outbound(caller: Call, *, by: Call | None = None, **rest: Any) -> CallTruth:  # Any: fields of CallTruth
+    return _call("outbound", caller, by, rest)
 
 
-def internal(caller: Phone, number: str, **rest: Any) -> CallTruth:  # Any: fields of CallTruth
-    return _call("internal", caller, number, rest)
+def internal(caller: Call, *, by: Call | None = None, **rest: Any) -> CallTruth:  # Any: fields of CallTruth
+    return _call("internal", caller, by, rest)
 
 
-def _call(direction: str, caller: Phone, number: str, rest: dict[str, Any]) -> CallTruth:
+def _call(direction: str, caller: Call, by: Call | None, rest: dict[str, Any]) -> CallTruth:
     usual: dict[str, Any] = {
-        "name": f"{caller.number} to {number}",
+        "name": f"{caller.phone} to {caller.number}",
         "direction": direction,
-        "caller_id": caller.number,
-        "caller_name": caller.name,
-        "callee_id": number,
+        "caller_id": caller.phone.number,
+        "caller_name": caller.phone.name,
+        "callee_id": caller.number,
         "status": "completed",
         "disposition": "answered",
+        "start": caller.asked_at,
     }
-    if "last_answered_by" not in rest and "answered_by" in rest:
-        usual["last_answered_by"] = rest["answered_by"]
+    if by is not None:
+        usual["answered_by"] = usual["last_answered_by"] = by.phone.number
+        usual["answer"] = by.answered_at
+        usual["ring"] = seconds(by.rang_at, by.answered_at)
     return CallTruth(**usual | rest)
 
 
-def caller_leg(phone: Phone, *, talk: float = 0.0, hold: float = 0.0, answered: bool = True) -> LegTruth:
+def caller_leg(
+    phone: Phone, *, talk: float | None = 0.0, hold: float | None = 0.0, answered: bool | None = True
+) -> LegTruth:
     """The leg a call began with: nobody dialled it."""
     return LegTruth(number=phone.number, dial_status="", answered=answered, talk=talk, hold=hold)
 
 
-def called_leg(phone: Phone, *, talk: float = 0.0, hold: float = 0.0) -> LegTruth:
+def called_leg(phone: Phone, *, talk: float | None = 0.0, hold: float | None = 0.0) -> LegTruth:
     """A phone that rang and was picked up."""
     return LegTruth(number=phone.number, dial_status="ANSWER", rung=True, answered=True, talk=talk, hold=hold)
 
@@ -49,6 +54,11 @@ def called_leg(phone: Phone, *, talk: float = 0.0, hold: float = 0.0) -> LegTrut
 def missed_leg(phone: Phone, dial_status: str | None, *, rung: bool = True, cause: int | None = None) -> LegTruth:
     """A phone that was called and not picked up."""
     return LegTruth(number=phone.number, dial_status=dial_status, rung=rung, answered=False, cause=cause)
+
+
+def taken_over_leg(phone: Phone, *, talk: float = 0.0, hold: float = 0.0) -> LegTruth:
+    """Somebody who came out of another call: how it was reached is told there."""
+    return LegTruth(number=phone.number, answered=True, talk=talk, hold=hold)
 
 
 def joined(*phones: Phone) -> set[str]:

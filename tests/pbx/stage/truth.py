@@ -4,7 +4,8 @@ The words are those of docs/call-record.md. Nothing here knows the product's cod
 values, from its database or from its call model.
 
 A timeline is a sequence of steps. A step is a set of sentences whose order nobody can know, like
-`{"joined 1011", "joined 05321111011"}`: the event, who it is about, and further facts (`to=1012`) that must be so.
+`{"joined 1011", "joined 05321111011"}`: the event, who it is about (`-`: nobody in particular), and further facts
+(`to=1012`) that must be so. A sentence behind `?` may be told or not, where the words of the record leave it open.
 Only MAIN_EVENTS are compared; that something was dialled or rang is seen in the legs.
 """
 
@@ -30,9 +31,9 @@ class LegTruth:
     dial_status: str | None = None
     """How the attempt to reach it ended; "" for a leg that nobody dialled."""
     rung: bool | None = None
-    answered: bool
-    talk: float = 0.0
-    hold: float = 0.0
+    answered: bool | None
+    talk: float | None = 0.0
+    hold: float | None = 0.0
     cause: int | None = None
 
 
@@ -64,7 +65,7 @@ class CallTruth:
     """None: nobody hung up, the call went on in another."""
     queue: str | None = None
     queue_position: int | None = None
-    queue_wait: float | None = None
+    queue_wait: float = 0.0
     conference: str | None = None
     transferred: bool = False
     merged_into: str | None = None
@@ -74,11 +75,15 @@ class CallTruth:
     legs: list[LegTruth] = field(default_factory=list)
     timeline: list[Step] = field(default_factory=list)
     slack: dict[str, float] = field(default_factory=dict)
-    """Column or `leg.talk` to a tolerance of its own in seconds, where the PBX takes its time; say why beside it."""
+    """Moment or length (of the call and its legs) to a tolerance of its own in seconds; say why beside it."""
+
+    open: frozenset[str] = frozenset()
+    """Columns of which docs/call-record.md does not say enough to know the truth; they are not compared."""
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON
         told = asdict(self)
         told["timeline"] = [[step] if isinstance(step, str) else sorted(step) for step in self.timeline]
+        told["open"] = sorted(self.open)
         return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in told.items()}
 
     @classmethod
@@ -87,6 +92,7 @@ class CallTruth:
         for name in ("start", "pbx_answer", "answer", "end"):
             values[name] = datetime.fromisoformat(values[name]) if values[name] else None
         values["legs"] = [LegTruth(**leg) for leg in values["legs"]]
+        values["open"] = frozenset(values["open"])
         values["timeline"] = [frozenset(step) for step in values["timeline"]]
         return cls(**values)
 
@@ -134,38 +140,24 @@ def _paired(truths: Sequence[CallTruth], told: Sequence[Told]) -> tuple[list[tup
 
 
 def _of_call(truth: CallTruth, told: Told, sids: Mapping[str, str]) -> Iterator[str]:
-    plain = [f.name for f in fields(CallTruth) if f.name not in _SPECIAL]
-    for name in plain:
+    merged = sids.get(truth.merged_into, "?") if truth.merged_into else None
+    yield from _unlike("merged_into", merged, told.get("merged_into"))
+    for name in {f.name for f in fields(CallTruth)} - _SPECIAL - truth.open:
         yield from _unlike(name, getattr(truth, name), told.get(name))
     if truth.hangup_cause is not None:
         yield from _unlike("hangup_cause", truth.hangup_cause, told.get("hangup_cause"))
-    merged = sids.get(truth.merged_into, "?") if truth.merged_into else None
-    yield from _unlike("merged_into", merged, told.get("merged_into"))
-    for name in ("start", "pbx_answer", "answer", "end"):
+    for name in sorted(_MOMENTS - truth.open):
         yield from _moment(name, truth, told.get(f"{name}_time"))
-    for name in ("ring", "talk", "hold", "queue_wait"):
+    for name in sorted(_LENGTHS - truth.open):
         yield from _length(name, getattr(truth, name), told.get(f"{name}_seconds"), truth.slack)
     yield from _length("total", (truth.end - truth.start).total_seconds(), told.get("total_seconds"), truth.slack)
     yield from _legs(truth, told["legs"])
     yield from _timeline(truth.timeline, told["timeline"])
 
 
-_SPECIAL = frozenset(
-    {
-        "name",
-        "start",
-        "pbx_answer",
-        "answer",
-        "end",
-        "ring",
-        "talk",
-        "hold",
-        "queue_wait",
-        "hangup_cause",
-        "merged_into",
-    }
-    | {"legs", "timeline", "slack"}
-)
+_MOMENTS = frozenset({"start", "pbx_answer", "answer", "end"})
+_LENGTHS = frozenset({"ring", "talk", "hold", "queue_wait"})
+_SPECIAL = _MOMENTS | _LENGTHS | {"name", "hangup_cause", "merged_into", "legs", "timeline", "slack", "open"}
 
 
 def _unlike(name: str, true: object, told: object) -> Iterator[str]:
@@ -209,10 +201,12 @@ def _legs(truth: CallTruth, told: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield from _unlike(f"{where}: dial_status", leg.dial_status, ours.get("dial_status", ""))
         if leg.rung is not None:
             yield from _unlike(f"{where}: rung", leg.rung, "ring_time" in ours)
-        yield from _unlike(f"{where}: answered", leg.answered, "answer_time" in ours)
-        slack = {"talk": truth.slack.get("leg.talk", TOLERANCE_SECONDS), "hold": truth.slack.get("leg.hold", 0.15)}
-        yield from (f"{where}: {line}" for line in _length("talk", leg.talk, ours.get("talk_seconds", 0.0), slack))
-        yield from (f"{where}: {line}" for line in _length("hold", leg.hold, ours.get("hold_seconds", 0.0), slack))
+        if leg.answered is not None:
+            yield from _unlike(f"{where}: answered", leg.answered, "answer_time" in ours)
+        for name, true in (("talk", leg.talk), ("hold", leg.hold)):
+            if true is not None:
+                lines = _length(name, true, ours.get(f"{name}_seconds", 0.0), truth.slack)
+                yield from (f"{where}: {line}" for line in lines)
         if leg.cause is not None:
             yield from _unlike(f"{where}: hangup_cause", leg.cause, ours.get("hangup_cause"))
 
@@ -222,13 +216,12 @@ def _timeline(steps: Sequence[Step], told: Sequence[Mapping[str, Any]]) -> Itera
     left = list(told)
     for step in steps:
         missing = [step] if isinstance(step, str) else sorted(step)
-        here, left = left[: len(missing)], left[len(missing) :]
-        for entry in here:
-            match = next((sentence for sentence in missing if _says(entry, sentence)), None)
-            if match is not None:
-                missing.remove(match)
-        if missing:
-            yield f"timeline lacks {', '.join(missing)}; in its place {', '.join(map(_sentence, here)) or 'nothing'}"
+        while left and (match := next((one for one in missing if _says(left[0], one.removeprefix("?"))), None)):
+            missing.remove(match)
+            del left[0]
+        lacking = [sentence for sentence in missing if not sentence.startswith("?")]
+        if lacking:
+            yield f"timeline lacks {', '.join(lacking)} before {_sentence(left[0]) if left else 'its end'}"
             yield f"timeline told: {', '.join(map(_sentence, told))}"
             return
     if left:

@@ -1,8 +1,10 @@
 """Attended transfers by the phone's own key: consult somebody in a second call, then connect the two."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
-from tests.pbx.stage.scenario import TALK, Cast, connect, pause, scenario
+from tests.pbx.stage.phone import Call
+from tests.pbx.stage.scenario import RING, TALK, Cast, connect, pause, scenario
 from tests.pbx.stage.telling import (
     NORMAL_CLEARING,
     called_leg,
@@ -12,8 +14,16 @@ from tests.pbx.stage.telling import (
     internal,
     joined,
     left,
+    missed_leg,
+    taken_over_leg,
 )
 from tests.pbx.stage.truth import CallTruth, LegTruth, seconds
+
+SALES = """[sales-ii]
+strategy=ringall
+timeout=15
+member => PJSIP/1ii1
+"""
 
 
 @scenario()
@@ -25,26 +35,70 @@ async def attended_transfer_after_the_answer(cast: Cast) -> Sequence[CallTruth]:
     await pause(0.3)
     consulting, consulted = await connect(first, second.number, second)
     await pause(TALK)
-    handed_on = await callee.refer_replaces(consulting)
-    await callee.until_ended()
-    await consulting.until_ended()
+    handed_on = await _connect_the_two(callee, consulting)
     await pause(TALK)
     end = await consulted.hang_up()
     await caller.until_ended()
 
-    talk_1, talk_2 = seconds(callee.answered_at, handed_on), seconds(handed_on, end)
-    consultation = seconds(consulted.answered_at, handed_on)
+    talk = seconds(callee.answered_at, end)
     return [
         inbound(
-            outside,
-            cast.did(1),
+            caller,
+            by=callee,
             name="the call",
-            answered_by=first.number,
             last_answered_by=second.number,
-            start=caller.asked_at,
-            answer=callee.answered_at,
             end=end,
-            ring=seconds(callee.rang_at, callee.answered_at),
+            talk=talk,
+            hold=seconds(held, handed_on),
+            hangup_cause=NORMAL_CLEARING,
+            hangup_source="callee",
+            transferred=True,
+            legs=[
+                caller_leg(outside, talk=talk, hold=seconds(held, handed_on)),
+                called_leg(first, talk=seconds(callee.answered_at, handed_on)),
+                taken_over_leg(second, talk=seconds(handed_on, end)),
+            ],
+            timeline=[
+                f"answered {first}",
+                joined(outside, first),
+                f"held {first}",
+                {f"transferred {first} kind=attended to={second}", "merged -", f"?unheld {first}"}
+                | left(first)
+                | joined(second),
+                hangup(second, "callee") | left(outside, second),
+            ],
+        ),
+        _consultation(consulting, consulted, handed_on),
+    ]
+
+
+@scenario()
+async def attended_transfer_before_the_answer(cast: Cast) -> Sequence[CallTruth]:
+    """Blonde: handed on while the other phone still rings, which then answers."""
+    outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
+    caller, callee = await connect(outside, cast.did(1), first)
+    await pause(TALK)
+    held = await callee.hold()
+    await pause(0.3)
+    consulting = await first.call(second.number)
+    target = await second.rings()
+    await consulting.until_ringing()
+    await pause(RING)
+    handed_on = await _connect_the_two(callee, consulting)
+    await pause(RING)
+    await target.answer()
+    await pause(TALK)
+    end = await target.hang_up()
+    await caller.until_ended()
+
+    talk_1, talk_2 = seconds(callee.answered_at, handed_on), seconds(target.answered_at, end)
+    return [
+        inbound(
+            caller,
+            by=callee,
+            name="the call",
+            last_answered_by=second.number,
+            end=end,
             talk=talk_1 + talk_2,
             hold=seconds(held, handed_on),
             hangup_cause=NORMAL_CLEARING,
@@ -53,31 +107,309 @@ async def attended_transfer_after_the_answer(cast: Cast) -> Sequence[CallTruth]:
             legs=[
                 caller_leg(outside, talk=talk_1 + talk_2, hold=seconds(held, handed_on)),
                 called_leg(first, talk=talk_1),
-                LegTruth(number=second.number, answered=True, talk=talk_2),
+                taken_over_leg(second, talk=talk_2),
             ],
             timeline=[
                 f"answered {first}",
                 joined(outside, first),
                 f"held {first}",
-                {f"transferred {first} kind=attended to={second}", "merged -", f"unheld {first}"}
-                | left(first)
-                | joined(second),
+                {f"transferred {first} kind=attended to={second}", "merged -", f"?unheld {first}"}
+                | left(outside, first),
+                joined(outside, second),
                 hangup(second, "callee") | left(outside, second),
             ],
         ),
+        _consultation_unanswered(consulting, target, handed_on),
+    ]
+
+
+@scenario(internal="exten => 4ii2,1,Dial(PJSIP/1ii2,3,tT)\n same => n,Hangup()")
+async def attended_transfer_before_the_answer_and_nobody_answers(cast: Cast) -> Sequence[CallTruth]:
+    outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
+    caller, callee = await connect(outside, cast.did(1), first)
+    await pause(TALK)
+    held = await callee.hold()
+    consulting = await first.call(cast.special(4, 2))
+    target = await second.rings()
+    await consulting.until_ringing()
+    await pause(RING)
+    handed_on = await _connect_the_two(callee, consulting)
+    await target.until_ended()
+    end = await caller.until_ended()
+
+    talk = seconds(callee.answered_at, handed_on)
+    return [
+        inbound(
+            caller,
+            by=callee,
+            name="the call",
+            end=end,
+            talk=talk,
+            hold=seconds(held, handed_on),
+            hangup_source="pbx",
+            transferred=True,
+            legs=[
+                caller_leg(outside, talk=talk, hold=seconds(held, handed_on)),
+                called_leg(first, talk=talk),
+                LegTruth(number=second.number, answered=False),
+            ],
+            timeline=[
+                f"answered {first}",
+                joined(outside, first),
+                f"held {first}",
+                {f"transferred {first} kind=attended to={second}", "merged -", f"?unheld {first}"}
+                | left(outside, first),
+            ],
+        ),
+        _consultation_unanswered(consulting, target, handed_on),
+    ]
+
+
+@scenario()
+async def attended_transfer_by_the_caller(cast: Cast) -> Sequence[CallTruth]:
+    first, second, third = cast.phone(1), cast.phone(2), cast.phone(3)
+    caller, callee = await connect(first, second.number, second)
+    await pause(TALK)
+    held = await caller.hold()
+    await pause(0.3)
+    consulting, consulted = await connect(first, third.number, third)
+    await pause(TALK)
+    handed_on = await _connect_the_two(caller, consulting)
+    await pause(TALK)
+    end = await callee.hang_up()
+    await consulted.until_ended()
+
+    talk = seconds(callee.answered_at, end)
+    return [
         internal(
-            first,
-            second.number,
+            caller,
+            by=callee,
+            name="the call",
+            last_answered_by=third.number,
+            end=end,
+            talk=talk,
+            hold=seconds(held, handed_on),
+            hangup_cause=NORMAL_CLEARING,
+            hangup_source="callee",
+            transferred=True,
+            legs=[
+                caller_leg(first, talk=seconds(callee.answered_at, handed_on)),
+                called_leg(second, talk=talk, hold=seconds(held, handed_on)),
+                taken_over_leg(third, talk=seconds(handed_on, end)),
+            ],
+            timeline=[
+                f"answered {second}",
+                joined(first, second),
+                f"held {first}",
+                {f"transferred {first} kind=attended to={third}", "merged -", f"?unheld {first}"}
+                | left(first)
+                | joined(third),
+                hangup(second, "callee") | left(second, third),
+            ],
+        ),
+        _consultation(consulting, consulted, handed_on),
+    ]
+
+
+@scenario()
+async def consultation_ends_and_the_caller_is_taken_back(cast: Cast) -> Sequence[CallTruth]:
+    outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
+    caller, callee = await connect(outside, cast.did(1), first)
+    await pause(TALK)
+    held = await callee.hold()
+    consulting, consulted = await connect(first, second.number, second)
+    await pause(TALK)
+    no_more = await consulting.hang_up()
+    await consulted.until_ended()
+    taken_back = await callee.unhold()
+    await pause(TALK)
+    end = await caller.hang_up()
+    await callee.until_ended()
+
+    talk, consultation = seconds(callee.answered_at, end), seconds(consulted.answered_at, no_more)
+    return [
+        inbound(
+            caller,
+            by=callee,
+            name="the call",
+            end=end,
+            talk=talk,
+            hold=seconds(held, taken_back),
+            hangup_cause=NORMAL_CLEARING,
+            hangup_source="caller",
+            legs=[
+                caller_leg(outside, talk=talk, hold=seconds(held, taken_back)),
+                called_leg(first, talk=talk),
+            ],
+            timeline=[
+                f"answered {first}",
+                joined(outside, first),
+                f"held {first}",
+                f"unheld {first}",
+                hangup(outside, "caller") | left(outside, first),
+            ],
+        ),
+        internal(
+            consulting,
+            by=consulted,
             name="the consultation",
-            answered_by=second.number,
-            start=consulting.asked_at,
-            answer=consulted.answered_at,
-            end=handed_on,
-            ring=seconds(consulted.rang_at, consulted.answered_at),
+            end=no_more,
             talk=consultation,
-            hangup_source=None,
-            merged_into="the call",
+            hangup_cause=NORMAL_CLEARING,
+            hangup_source="caller",
             legs=[caller_leg(first, talk=consultation), called_leg(second, talk=consultation)],
-            timeline=[f"answered {second}", joined(first, second), left(first, second)],
+            timeline=[
+                f"answered {second}",
+                joined(first, second),
+                hangup(first, "caller") | left(first, second),
+            ],
         ),
     ]
+
+
+@scenario()
+async def attended_transfer_twice(cast: Cast) -> Sequence[CallTruth]:
+    outside, first, second, third = cast.outside(1), cast.phone(1), cast.phone(2), cast.phone(3)
+    caller, callee = await connect(outside, cast.did(1), first)
+    await pause(TALK)
+    held_1 = await callee.hold()
+    consulting_1, consulted_1 = await connect(first, second.number, second)
+    await pause(TALK)
+    handed_on_1 = await _connect_the_two(callee, consulting_1)
+    await pause(TALK)
+    held_2 = await consulted_1.hold()
+    consulting_2, consulted_2 = await connect(second, third.number, third)
+    await pause(TALK)
+    handed_on_2 = await _connect_the_two(consulted_1, consulting_2)
+    await pause(TALK)
+    end = await caller.hang_up()
+    await consulted_2.until_ended()
+
+    talk = seconds(callee.answered_at, end)
+    hold = seconds(held_1, handed_on_1) + seconds(held_2, handed_on_2)
+    return [
+        inbound(
+            caller,
+            by=callee,
+            name="the call",
+            last_answered_by=third.number,
+            end=end,
+            talk=talk,
+            hold=hold,
+            hangup_cause=NORMAL_CLEARING,
+            hangup_source="caller",
+            transferred=True,
+            legs=[
+                caller_leg(outside, talk=talk, hold=hold),
+                called_leg(first, talk=seconds(callee.answered_at, handed_on_1)),
+                taken_over_leg(second, talk=seconds(handed_on_1, handed_on_2)),
+                taken_over_leg(third, talk=seconds(handed_on_2, end)),
+            ],
+            timeline=[
+                f"answered {first}",
+                joined(outside, first),
+                f"held {first}",
+                {f"transferred {first} kind=attended to={second}", "merged -", f"?unheld {first}"}
+                | left(first)
+                | joined(second),
+                f"held {second}",
+                {f"transferred {second} kind=attended to={third}", "merged -", f"?unheld {second}"}
+                | left(second)
+                | joined(third),
+                hangup(outside, "caller") | left(outside, third),
+            ],
+        ),
+        _consultation(consulting_1, consulted_1, handed_on_1),
+        _consultation(consulting_2, consulted_2, handed_on_2),
+    ]
+
+
+@scenario(inbound="exten => 902165551ii9,1,Answer()\n same => n,Queue(sales-ii)\n same => n,Hangup()", queues=SALES)
+async def attended_transfer_of_a_call_from_a_queue(cast: Cast) -> Sequence[CallTruth]:
+    outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
+    caller = await outside.call(cast.did(9))
+    waiting = await caller.until_answered()
+    callee = await first.rings()
+    await pause(RING)
+    await callee.answer()
+    await pause(TALK)
+    held = await callee.hold()
+    consulting, consulted = await connect(first, second.number, second)
+    await pause(TALK)
+    handed_on = await _connect_the_two(callee, consulting)
+    await pause(TALK)
+    end = await caller.hang_up()
+    await consulted.until_ended()
+
+    talk, queue = seconds(callee.answered_at, end), cast.text("sales-ii")
+    return [
+        inbound(
+            caller,
+            by=callee,
+            name="the call",
+            last_answered_by=second.number,
+            pbx_answer=waiting,
+            end=end,
+            talk=talk,
+            hold=seconds(held, handed_on),
+            hangup_cause=NORMAL_CLEARING,
+            hangup_source="caller",
+            queue=queue,
+            queue_position=1,
+            queue_wait=seconds(waiting, callee.answered_at),
+            transferred=True,
+            legs=[
+                caller_leg(outside, talk=talk, hold=seconds(held, handed_on)),
+                called_leg(first, talk=seconds(callee.answered_at, handed_on)),
+                taken_over_leg(second, talk=seconds(handed_on, end)),
+            ],
+            timeline=[
+                f"queued {outside} queue={queue} position=1",
+                {f"answered {first}", f"left_queue {outside} queue={queue}"} | joined(outside, first),
+                f"held {first}",
+                {f"transferred {first} kind=attended to={second}", "merged -", f"?unheld {first}"}
+                | left(first)
+                | joined(second),
+                hangup(outside, "caller") | left(outside, second),
+            ],
+        ),
+        _consultation(consulting, consulted, handed_on),
+    ]
+
+
+async def _connect_the_two(talking: Call, consulting: Call) -> datetime:
+    """The transferer's phone is out of both calls afterwards."""
+    handed_on = await talking.refer_replaces(consulting)
+    await talking.until_ended()
+    await consulting.until_ended()
+    return handed_on
+
+
+def _consultation(consulting: Call, consulted: Call, handed_on: datetime) -> CallTruth:
+    """It was answered, and ended where its parts went on."""
+    asking, asked = consulting.phone, consulted.phone
+    talk = seconds(consulted.answered_at, handed_on)
+    return internal(
+        consulting,
+        by=consulted,
+        end=handed_on,
+        talk=talk,
+        hangup_source=None,
+        merged_into="the call",
+        legs=[caller_leg(asking, talk=talk), called_leg(asked, talk=talk)],
+        timeline=[f"answered {asked}", joined(asking, asked), left(asking, asked)],
+    )
+
+
+def _consultation_unanswered(consulting: Call, target: Call, handed_on: datetime) -> CallTruth:
+    """It went on in the other call before anybody had answered."""
+    return internal(
+        consulting,
+        disposition=None,
+        end=handed_on,
+        ring=seconds(target.rang_at, handed_on),
+        hangup_source=None,
+        merged_into="the call",
+        legs=[caller_leg(consulting.phone, answered=False), missed_leg(target.phone, None)],
+        timeline=[],
+    )

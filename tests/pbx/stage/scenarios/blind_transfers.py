@@ -2,14 +2,46 @@
 
 from collections.abc import Sequence
 
+from tests.pbx.stage.phone import Call, Phone
 from tests.pbx.stage.scenario import RING, TALK, Cast, connect, pause, scenario
-from tests.pbx.stage.telling import NORMAL_CLEARING, called_leg, caller_leg, hangup, inbound, joined, left
-from tests.pbx.stage.truth import CallTruth, seconds
+from tests.pbx.stage.telling import (
+    NORMAL_CLEARING,
+    called_leg,
+    caller_leg,
+    hangup,
+    inbound,
+    internal,
+    joined,
+    left,
+    missed_leg,
+    outbound,
+)
+from tests.pbx.stage.truth import CallTruth, LegTruth, Step, seconds
+
+USER_BUSY = 17
+
+
+def _until_sent_on(caller: Phone, first: Phone, number: str) -> list[Step]:
+    """The timeline up to the moment at which the first who answered is out of the call."""
+    return [
+        f"answered {first}",
+        joined(caller, first),
+        {f"transferred {first} kind=blind to={number}"} | left(caller, first),
+    ]
 
 
 @scenario()
-async def blind_transfer_by_callee(cast: Cast) -> Sequence[CallTruth]:
-    outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
+async def blind_transfer_by_the_callee(cast: Cast) -> Sequence[CallTruth]:
+    return [await _blind_transfer(cast, cast.phone(2))]
+
+
+@scenario()
+async def blind_transfer_to_a_number_outside(cast: Cast) -> Sequence[CallTruth]:
+    return [await _blind_transfer(cast, cast.outside(2))]
+
+
+async def _blind_transfer(cast: Cast, second: Phone) -> CallTruth:
+    outside, first = cast.outside(1), cast.phone(1)
     caller, callee = await connect(outside, cast.did(1), first)
     await pause(TALK)
     sent_on = await callee.refer(second.number)
@@ -22,31 +54,143 @@ async def blind_transfer_by_callee(cast: Cast) -> Sequence[CallTruth]:
     await target.until_ended()
 
     talk_1, talk_2 = seconds(callee.answered_at, sent_on), seconds(target.answered_at, end)
+    return inbound(
+        caller,
+        by=callee,
+        last_answered_by=second.number,
+        end=end,
+        talk=talk_1 + talk_2,
+        hangup_cause=NORMAL_CLEARING,
+        hangup_source="caller",
+        transferred=True,
+        legs=[
+            caller_leg(outside, talk=talk_1 + talk_2),
+            called_leg(first, talk=talk_1),
+            called_leg(second, talk=talk_2),
+        ],
+        timeline=[
+            *_until_sent_on(outside, first, second.number),
+            joined(outside, second),
+            hangup(outside, "caller") | left(outside, second),
+        ],
+    )
+
+
+@scenario()
+async def blind_transfer_by_the_caller(cast: Cast) -> Sequence[CallTruth]:
+    return [await _transfer_by_the_caller(cast, cast.phone(2))]
+
+
+@scenario()
+async def blind_transfer_by_the_caller_of_a_call_to_outside(cast: Cast) -> Sequence[CallTruth]:
+    return [await _transfer_by_the_caller(cast, cast.outside(2))]
+
+
+async def _transfer_by_the_caller(cast: Cast, second: Phone) -> CallTruth:
+    first, third = cast.phone(1), cast.phone(3)
+    caller, callee = await connect(first, second.number, second)
+    await pause(TALK)
+    sent_on = await caller.refer(third.number)
+    target = await third.rings()
+    await caller.until_ended()
+    await pause(RING)
+    await target.answer()
+    await pause(TALK)
+    end = await target.hang_up()
+    await callee.until_ended()
+
+    talk_1, talk_2 = seconds(callee.answered_at, sent_on), seconds(target.answered_at, end)
+    tell = internal if second is cast.phone(2) else outbound
+    return tell(
+        caller,
+        by=callee,
+        last_answered_by=third.number,
+        end=end,
+        talk=talk_1 + talk_2,
+        hangup_cause=NORMAL_CLEARING,
+        hangup_source="callee",
+        transferred=True,
+        legs=[
+            caller_leg(first, talk=talk_1),
+            called_leg(second, talk=talk_1 + talk_2),
+            called_leg(third, talk=talk_2),
+        ],
+        timeline=[
+            f"answered {second}",
+            joined(first, second),
+            {f"transferred {first} kind=blind to={third}"} | left(first, second),
+            joined(second, third),
+            hangup(third, "callee") | left(second, third),
+        ],
+    )
+
+
+@scenario(internal="exten => 4ii2,1,Dial(PJSIP/1ii2,3,tT)\n same => n,Hangup()")
+async def blind_transfer_to_a_phone_that_nobody_answers(cast: Cast) -> Sequence[CallTruth]:
+    outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
+    caller, callee = await connect(outside, cast.did(1), first)
+    await pause(TALK)
+    sent_on = await callee.refer(cast.special(4, 2))
+    target = await second.rings()
+    await target.until_ended()
+    end = await caller.until_ended()
+
+    legs = [missed_leg(second, "NOANSWER")]
+    return [_sent_on_in_vain(caller, callee, seconds(callee.answered_at, sent_on), cast.special(4, 2), legs, end=end)]
+
+
+@scenario()
+async def blind_transfer_to_a_busy_phone(cast: Cast) -> Sequence[CallTruth]:
+    outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
+    caller, callee = await connect(outside, cast.did(1), first)
+    await pause(TALK)
+    sent_on = await callee.refer(second.number)
+    target = await second.wait_for_call()
+    target.refuse(486, "Busy Here")
+    end = await caller.until_ended()
+
+    legs = [missed_leg(second, "BUSY", rung=False, cause=USER_BUSY)]
+    talk = seconds(callee.answered_at, sent_on)
     return [
-        inbound(
-            outside,
-            cast.did(1),
-            answered_by=first.number,
-            last_answered_by=second.number,
-            start=caller.asked_at,
-            answer=callee.answered_at,
-            end=end,
-            ring=seconds(callee.rang_at, callee.answered_at),
-            talk=talk_1 + talk_2,
-            hangup_cause=NORMAL_CLEARING,
-            hangup_source="caller",
-            transferred=True,
-            legs=[
-                caller_leg(outside, talk=talk_1 + talk_2),
-                called_leg(first, talk=talk_1),
-                called_leg(second, talk=talk_2),
-            ],
-            timeline=[
-                f"answered {first}",
-                joined(outside, first),
-                {f"transferred {first} kind=blind to={second}"} | left(outside, first),
-                joined(outside, second),
-                hangup(outside, "caller") | left(outside, second),
-            ],
-        )
+        _sent_on_in_vain(caller, callee, talk, second.number, legs, end=end, hangup_cause=USER_BUSY),
     ]
+
+
+@scenario()
+async def blind_transfer_and_the_caller_gives_up(cast: Cast) -> Sequence[CallTruth]:
+    outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
+    caller, callee = await connect(outside, cast.did(1), first)
+    await pause(TALK)
+    sent_on = await callee.refer(second.number)
+    target = await second.rings()
+    await callee.until_ended()
+    await pause(RING)
+    end = await caller.hang_up()
+    await target.until_ended()
+
+    truth = _sent_on_in_vain(
+        caller,
+        callee,
+        seconds(callee.answered_at, sent_on),
+        second.number,
+        [missed_leg(second, "CANCEL")],
+        end=end,
+        hangup_source="caller",
+    )
+    truth.timeline.append(hangup(outside, "caller"))
+    return [truth]
+
+
+def _sent_on_in_vain(
+    caller: Call, callee: Call, talk: float, number: str, legs: list[LegTruth], **rest: object
+) -> CallTruth:
+    """Answered calls stay answered, whatever becomes of them after a transfer."""
+    return inbound(
+        caller,
+        by=callee,
+        talk=talk,
+        transferred=True,
+        legs=[caller_leg(caller.phone, talk=talk), called_leg(callee.phone, talk=talk), *legs],
+        timeline=_until_sent_on(caller.phone, callee.phone, number),
+        **{"hangup_source": "pbx"} | rest,
+    )
