@@ -13,6 +13,7 @@ from typing import Any
 
 from agent import api
 from agent.calls.context import CallContext
+from agent.calls.numbers import NumberPlan
 from agent.calls.rules import CallRules
 from agent.calls.tenancy import assign, facts_of
 from agent.health import AgentStatus
@@ -47,24 +48,31 @@ _FIRST_RETRY_SECONDS = 0.25
 _STATUS_SECONDS = 2.0  # how old the line in `systemctl status` may be
 
 
-def rules_of(pbx: AsteriskSettings) -> CallRules:
-    """What the settings say about the PBX's trunks and applications."""
+def rules_of(settings: Settings) -> dict[str, CallRules]:
+    """What the settings say about each PBX's trunks, applications and numbers, by the PBX's name."""
+    return {pbx.name: _rules_of(pbx, country=pbx.country or settings.country) for pbx in settings.pbx}
+
+
+def _rules_of(pbx: AsteriskSettings, *, country: str | None) -> CallRules:
     return CallRules(
         trunks=pbx.trunks,
         inbound_contexts=pbx.inbound_contexts,
         answering_applications=pbx.answering_applications,
         voicemail_applications=pbx.voicemail_applications,
+        numbers=NumberPlan(country, pbx.outside_line_prefixes),
     )
 
 
 def _with_rules(pbx: AsteriskSettings, new: AsteriskSettings) -> AsteriskSettings:
-    """The settings of a PBX with what `rules_of` reads from new ones."""
+    """The settings of a PBX with what `_rules_of` reads from new ones."""
     return pbx.model_copy(
         update={
             "trunks": new.trunks,
             "inbound_contexts": new.inbound_contexts,
             "answering_applications": new.answering_applications,
             "voicemail_applications": new.voicemail_applications,
+            "country": new.country,
+            "outside_line_prefixes": new.outside_line_prefixes,
         }
     )
 
@@ -142,7 +150,9 @@ class Daemon:
         )
 
     def _connector(self, pbx: AsteriskSettings) -> AsteriskConnector:
-        feed = self._tracker.add_pbx(pbx.name, rules=rules_of(pbx), interpreter=AsteriskInterpreter())
+        feed = self._tracker.add_pbx(
+            pbx.name, rules=rules_of(self._settings)[pbx.name], interpreter=AsteriskInterpreter()
+        )
         return AsteriskConnector(
             pbx, feed=feed, backoff=Backoff(initial=_FIRST_RETRY_SECONDS, maximum=pbx.reconnect_max_seconds)
         )
@@ -229,9 +239,11 @@ class Daemon:
         new = self._reload()
         by_name = {pbx.name: pbx for pbx in new.pbx}
         pbxes = tuple(_with_rules(pbx, by_name.get(pbx.name, pbx)) for pbx in self._settings.pbx)
-        self._settings = self._settings.model_copy(update={"tenancy": new.tenancy, "pbx": pbxes})
+        self._settings = self._settings.model_copy(
+            update={"country": new.country, "tenancy": new.tenancy, "pbx": pbxes}
+        )
         self._probe.settings_changed(self._settings)
-        self._tracker.use_rules(new.tenancy, {pbx.name: rules_of(pbx) for pbx in pbxes})
+        self._tracker.use_rules(new.tenancy, rules_of(self._settings))
         waiting = [name for name in type(new).model_fields if getattr(new, name) != getattr(self._settings, name)]
         log.info("tenant and trunk rules were read again")
         if waiting:
@@ -258,7 +270,7 @@ class Daemon:
     async def reassign(self) -> dict[str, Any]:
         """Read the rules again and apply them to unassigned calls."""
         self.reload_rules()
-        rules = {pbx.name: rules_of(pbx) for pbx in self._settings.pbx}
+        rules = rules_of(self._settings)
         tenancy = self._settings.tenancy
 
         def tenant_of(call: Call) -> str | None:

@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from config.countries import known_country
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -70,6 +72,15 @@ def _dialled(value: str) -> str:
     return value
 
 
+def _outside_line(value: str) -> str:
+    if not re.fullmatch(r"[0-9*#]{1,4}", value):
+        raise ValueError('write what a phone dials before a public number, one to four digits, * or #, as "9"')
+    return value
+
+
+# A country by its two letters, whose plan of telephone numbers holds.
+Country = Annotated[str, AfterValidator(known_country)]
+OutsideLinePrefix = Annotated[str, AfterValidator(_outside_line)]
 # A site's or PBX's name: it becomes part of every call_sid, so it never changes once calls are captured.
 PlainName = Annotated[str, AfterValidator(_plain_name)]
 DialledNumber = Annotated[str, AfterValidator(_dialled)]
@@ -145,6 +156,9 @@ class AsteriskSettings(_Section):
     # Dialplan applications that answer in a person's stead; a menu or an announcement is none.
     answering_applications: tuple[Line, ...] = ("Stasis", "AudioSocket", "ConfBridge", "MeetMe")
     voicemail_applications: tuple[Line, ...] = ("VoiceMail", "MiniVM")
+    country: Country | None = None  # None: the site's
+    # What phones dial to get an outside line, before a public number.
+    outside_line_prefixes: tuple[OutsideLinePrefix, ...] = ()
     connect_timeout_seconds: Annotated[float, Field(gt=0, le=120)] = 10.0
     ping_seconds: Annotated[float, Field(ge=1, le=300)] = 15.0
     # Without any byte for so long after a ping, the line is taken for dead.
@@ -276,6 +290,7 @@ class Settings(_Section):
     """Everything the agent can be told."""
 
     site: PlainName = Field(examples=["istanbul-1"])
+    country: Country | None = None  # None: only numbers that begin with + or 00 are known as public ones
     state_directory: FilePath = Path("/var/lib/sentiric-edge")
     runtime_directory: FilePath = Path("/run/sentiric-edge")
     log: LogSettings = LogSettings()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from fnmatch import translate
 from typing import Any
 
+from agent.calls.numbers import NumberPlan
 from config.settings import AsteriskSettings
 
 
@@ -16,6 +17,9 @@ def _compiled(patterns: Iterable[str]) -> re.Pattern[str] | None:
 
 def _default(setting: str) -> Any:  # Any: the setting's own type
     return AsteriskSettings.model_fields[setting].default
+
+
+_NO_COUNTRY = NumberPlan()
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class CallRules:
     inbound_contexts: tuple[str, ...] = _default("inbound_contexts")
     answering_applications: tuple[str, ...] = _default("answering_applications")
     voicemail_applications: tuple[str, ...] = _default("voicemail_applications")
+    numbers: NumberPlan = _NO_COUNTRY
     _trunk: re.Pattern[str] | None = field(init=False, repr=False)
     _inbound: re.Pattern[str] | None = field(init=False, repr=False)
     _answering: frozenset[str] = field(init=False, repr=False)

@@ -46,6 +46,7 @@ class StatusWord(StrEnum):
 
 
 _MOMENTS = "2026-11-22, '2026-11-22 14:30', today, yesterday, 30min, 2h or 7d"
+_PUBLIC_DIGITS = 7  # a number of so many digits or more is hardly an extension
 Tenant = Annotated[str | None, typer.Option(help="Only this tenant's calls.")]
 Unassigned = Annotated[bool, typer.Option("--unassigned", help="Only calls that no tenant rule matched.")]
 Status = Annotated[StatusWord | None, typer.Option(help="Only calls that ended so: a status or a disposition.")]
@@ -192,8 +193,10 @@ def _filter(
 
 
 def _digits(number: str) -> str:
-    """The number without what people put between digits, and without a leading +, which not every PBX tells."""
-    return "".join(char for char in number if char not in " +-()./")
+    """How the number ends: without what people put between digits, and without + or zeros before the rest, so that
+    0532 123 45 67 is found as 905321234567 and +905321234567 too, as PBXes tell it. Extensions keep their zeros."""
+    digits = "".join(char for char in number if char not in " +-()./")
+    return digits.lstrip("0") if len(digits) >= _PUBLIC_DIGITS else digits
 
 
 def _line(call: "Row") -> tuple[str, ...]:

@@ -285,7 +285,7 @@ async def reassign_without_agent(settings: "Settings") -> Row:
     from agent.store.writer import Writer
     from sync.models import Call
 
-    rules = {pbx.name: rules_of(pbx) for pbx in settings.pbx}
+    rules = rules_of(settings)
 
     def tenant_of(call: Call) -> str | None:
         return assign(settings.tenancy, facts_of(call, rules.get(call.pbx, CallRules()))).tenant

@@ -99,6 +99,15 @@ def test_other_changes_of_a_pbx_are_told_to_need_a_restart(agent: AgentProcess, 
     assert "need a restart: pbx" in agent.log()
 
 
+def test_another_country_and_outside_line_need_no_restart(agent: AgentProcess, systemd: Systemd) -> None:
+    agent.write_settings(f'country = "TR"\n{SETTINGS}outside_line_prefixes = ["9"]\n')
+
+    reload(agent, systemd)
+
+    assert "rules were read again" in agent.log()
+    assert "need a restart" not in agent.log()
+
+
 def test_with_the_settings_file_gone_the_old_settings_stay(agent: AgentProcess, systemd: Systemd) -> None:
     agent.settings_file.unlink()
 

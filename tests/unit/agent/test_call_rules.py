@@ -2,6 +2,7 @@
 
 import pytest
 
+from agent.calls.numbers import NumberPlan
 from agent.calls.rules import (
     CallRules,
     dialled_endpoints,
@@ -11,7 +12,8 @@ from agent.calls.rules import (
     queue_name,
     resource_of,
 )
-from config.settings import AsteriskSettings
+from agent.daemon import rules_of
+from config.settings import AsteriskSettings, Settings
 
 
 @pytest.mark.parametrize(
@@ -100,3 +102,15 @@ def test_applications_are_known_without_their_case() -> None:
     assert rules.is_answering("AGI")
     assert not rules.is_answering("Background")
     assert rules.is_voicemail("voicemail")
+
+
+def test_numbers_are_those_of_the_pbx_s_own_country_or_else_the_site_s() -> None:
+    pbxes = [
+        {"name": "istanbul", "username": "u", "secret": "geheim"},
+        {"name": "berlin", "username": "u", "secret": "geheim", "country": "DE", "outside_line_prefixes": ["0"]},
+    ]
+    settings = Settings.model_validate({"site": "here", "country": "TR", "pbx": pbxes})
+
+    plans = {name: rules.numbers for name, rules in rules_of(settings).items()}
+
+    assert plans == {"istanbul": NumberPlan("TR"), "berlin": NumberPlan("DE", ("0",))}

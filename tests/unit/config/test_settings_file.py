@@ -28,6 +28,34 @@ def test_a_byte_order_mark_windows_line_ends_and_turkish_text_are_taken(tmp_path
     assert settings.pbx[0].secret.get_secret_value() == SECRET
 
 
+def test_a_country_is_the_site_s_unless_a_pbx_has_its_own(tmp_path: Path) -> None:
+    settings = read(tmp_path, 'country = "tr"\n' + GOOD + 'country = "DE"\noutside_line_prefixes = ["0", "*9"]\n')
+    assert (settings.country, settings.pbx[0].country) == ("TR", "DE")
+    assert settings.pbx[0].outside_line_prefixes == ("0", "*9")
+
+
+@pytest.mark.parametrize(
+    ("addition", "complaint"),
+    [
+        ('country = "UK"\n', "FILE: country: this is no country; did you mean 'GB'?"),
+        (
+            'country = "Türkiye"\n',
+            "FILE: country: this is no country; write its two letters (ISO 3166), as TR, DE, GB or US",
+        ),
+        ("country = 90\n", "FILE: country: 90: must be text in quotes"),
+    ],
+)
+def test_what_is_no_country_is_told_with_what_to_write(tmp_path: Path, addition: str, complaint: str) -> None:
+    assert complaints(tmp_path, addition + GOOD) == [complaint]
+
+
+def test_an_outside_line_prefix_is_what_phones_dial(tmp_path: Path) -> None:
+    [complaint] = complaints(tmp_path, GOOD + 'outside_line_prefixes = ["nine"]\n')
+    assert complaint.startswith(
+        "FILE: pbx[0].outside_line_prefixes[0]: write what a phone dials before a public number"
+    )
+
+
 def test_a_relative_path_starts_where_the_file_is(tmp_path: Path) -> None:
     settings = read(tmp_path, 'state_directory = "state"\n' + GOOD)
     assert settings.database_file == tmp_path / "state" / "edge.db"

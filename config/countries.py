@@ -1,0 +1,33 @@
+"""The countries that have a plan of telephone numbers, by their two letters (ISO 3166-1 alpha-2).
+
+Written down here so that reading settings need not load the plans themselves; a test holds them together.
+"""
+
+from typing import Final
+
+COUNTRIES: Final = frozenset(
+    """
+    AC AD AE AF AG AI AL AM AO AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BW BY BZ CA
+    CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK FM FO FR
+    GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GT GU GW GY HK HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP
+    KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR
+    MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PR PS PT PW PY QA RE RO
+    RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TA TC TD TG TH TJ TK TL TM TN TO TR TT
+    TV TW TZ UA UG US UY UZ VA VC VE VG VI VN VU WF WS XK YE YT ZA ZM ZW
+    """.split()  # noqa: SIM905 - a list would be 245 lines
+)
+
+_MEANT: Final = {"UK": "GB", "EN": "GB", "TUR": "TR", "USA": "US", "GER": "DE", "DEU": "DE"}
+
+
+def known_country(value: str) -> str:
+    """The two letters in capitals. Raises ValueError, with what to write instead, if no country has them."""
+    letters = value.strip().upper()
+    if letters in COUNTRIES:
+        return letters
+    meant = _MEANT.get(letters)
+    raise ValueError(
+        f"this is no country; did you mean {meant!r}?"
+        if meant
+        else "this is no country; write its two letters (ISO 3166), as TR, DE, GB or US"
+    )
