@@ -1,6 +1,23 @@
 """What is played, a module for each kind of feature; importing one registers its scenarios."""
 
 from tests.pbx.stage.scenario import SCENARIOS
-from tests.pbx.stage.scenarios import attended_transfers, blind_transfers, feature_codes, parking, pickup
+from tests.pbx.stage.scenarios import (
+    attended_transfers,
+    blind_transfers,
+    conferences,
+    feature_codes,
+    holding,
+    parking,
+    pickup,
+)
 
-__all__ = ["SCENARIOS", "attended_transfers", "blind_transfers", "feature_codes", "parking", "pickup"]
+__all__ = [
+    "SCENARIOS",
+    "attended_transfers",
+    "blind_transfers",
+    "conferences",
+    "feature_codes",
+    "holding",
+    "parking",
+    "pickup",
+]

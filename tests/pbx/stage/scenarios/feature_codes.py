@@ -99,7 +99,7 @@ async def attended_transfer_by_feature_code_after_the_answer(cast: Cast) -> Sequ
             transferred=True,
             slack=SLOW,
             legs=[
-                caller_leg(outside, talk=talk, hold=hold),
+                caller_leg(outside, talk=None, hold=hold),
                 called_leg(first, talk=None),
                 called_leg(second, talk=seconds(target.answered_at, end)),
             ],
@@ -146,7 +146,7 @@ async def attended_transfer_by_feature_code_before_the_answer(cast: Cast) -> Seq
             transferred=True,
             slack=SLOW,
             legs=[
-                caller_leg(outside, talk=talk_1 + talk_2, hold=hold),
+                caller_leg(outside, talk=None, hold=hold),
                 called_leg(first, talk=None),
                 called_leg(second, talk=talk_2),
             ],
@@ -155,7 +155,7 @@ async def attended_transfer_by_feature_code_before_the_answer(cast: Cast) -> Seq
                 joined(outside, first),
                 *_consulting(outside, first),
                 {f"transferred {first} kind=attended to={second}", f"?unheld {first}", f"?hangup {first}"}
-                | {f"?left {first}", f"?left {outside}"},
+                | {f"?left {first}", f"?left {outside}", f"?joined {outside}"},
                 {f"joined {second}", f"?joined {outside}"},
                 hangup(second, "callee") | left(outside, second),
             ],
@@ -191,7 +191,7 @@ async def consultation_by_feature_code_aborted(cast: Cast) -> Sequence[CallTruth
             hangup_source="caller",
             slack=SLOW,
             legs=[
-                caller_leg(outside, talk=talk, hold=hold),
+                caller_leg(outside, talk=None, hold=hold),
                 called_leg(first, talk=None),
                 called_leg(second, talk=seconds(target.answered_at, taken_back)),
             ],
@@ -200,8 +200,7 @@ async def consultation_by_feature_code_aborted(cast: Cast) -> Sequence[CallTruth
                 joined(outside, first),
                 *_consulting(outside, first),
                 {f"joined {second}", f"?joined {first}"},
-                {f"left {second}", f"?left {first}"},
-                {f"?unheld {first}", f"?joined {first}", f"?joined {outside}"},
+                {f"left {second}", f"?left {first}", f"?unheld {first}", f"?joined {first}", f"?joined {outside}"},
                 hangup(outside, "caller") | left(outside, first),
             ],
         )
@@ -233,7 +232,7 @@ async def consultation_by_feature_code_that_nobody_answers(cast: Cast) -> Sequen
             hangup_source="caller",
             slack=SLOW,
             legs=[
-                caller_leg(outside, talk=talk, hold=hold),
+                caller_leg(outside, talk=None, hold=hold),
                 called_leg(first, talk=None),
                 missed_leg(second, None),
             ],
@@ -257,5 +256,6 @@ async def _consult(call: Call, third: Phone) -> datetime:
 
 
 def _consulting(waiting: Phone, asking: Phone) -> list[Step]:
-    """Whether who consults is still connected with who waits, the words of the record leave open."""
+    """Whether who consults is still connected with who waits, the words of the record leave open; so are their legs'
+    talk times."""
     return [{f"?held {asking}", f"?left {asking}", f"?left {waiting}"}]
