@@ -95,6 +95,8 @@ class Exchange(asyncio.DatagramProtocol):
         final: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
 
         def answered(message: Message) -> None:
+            if message.method != request.method:
+                return  # a CANCEL has the branch of its INVITE
             if message.code >= 200 and not final.done():
                 final.set_result(message)
             elif message.code < 200 and on_progress:

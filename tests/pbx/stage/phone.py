@@ -218,6 +218,12 @@ class Call:
         self._answer_invite(180, "Ringing")
         return self._ringing.happened()
 
+    def announce(self) -> datetime:
+        """183: something is to be heard before anybody answers."""
+        at = now()
+        self._answer_invite(183, "Session Progress", body=self._sdp())
+        return at
+
     async def answer(self) -> datetime:
         """Pick up; the moment at which the PBX was told."""
         at = self._answered.happened()

@@ -6,9 +6,14 @@ from tests.pbx.stage.scenarios import (
     blind_transfers,
     conferences,
     feature_codes,
+    forwards,
     holding,
+    originate,
     parking,
     pickup,
+    plain,
+    queues,
+    services,
 )
 
 __all__ = [
@@ -17,7 +22,12 @@ __all__ = [
     "blind_transfers",
     "conferences",
     "feature_codes",
+    "forwards",
     "holding",
+    "originate",
     "parking",
     "pickup",
+    "plain",
+    "queues",
+    "services",
 ]

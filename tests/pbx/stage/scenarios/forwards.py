@@ -1,0 +1,190 @@
+"""Forwards: a call comes out elsewhere than where it was sent, by a phone's wish or by the dialplan's."""
+
+from collections.abc import Sequence
+
+from tests.pbx.stage.phone import Call
+from tests.pbx.stage.scenario import RING, TALK, Cast, pause, scenario
+from tests.pbx.stage.telling import called_leg, caller_leg, inbound, internal, missed_leg, outbound
+from tests.pbx.stage.truth import CallTruth, seconds
+from tests.pbx.stage.usual import in_order, talked
+
+
+@scenario()
+async def forward_by_a_phone_to_a_phone(cast: Cast) -> Sequence[CallTruth]:
+    outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
+    caller = await outside.call(cast.did(1))
+    (await first.wait_for_call()).redirect(second.number)
+    target = await second.rings()
+    await pause(RING)
+    await target.answer()
+    await pause(TALK)
+    end = await caller.hang_up()
+    await target.until_ended()
+
+    missed = [missed_leg(first, None, rung=False)]
+    return [talked(inbound, caller, target, end=end, missed=missed, before=[f"forwarded {first} to={second}"])]
+
+
+@scenario()
+async def forward_by_a_phone_to_a_number_outside(cast: Cast) -> Sequence[CallTruth]:
+    outside, first, other = cast.outside(1), cast.phone(1), cast.outside(2)
+    caller = await outside.call(cast.did(1))
+    (await first.wait_for_call()).redirect(other.number)
+    target = await other.rings()
+    await pause(RING)
+    await target.answer()
+    await pause(TALK)
+    end = await target.hang_up()
+    await caller.until_ended()
+
+    missed = [missed_leg(first, None, rung=False)]
+    return [
+        talked(inbound, caller, target, end=end, by="callee", missed=missed, before=[f"forwarded {first} to={other}"])
+    ]
+
+
+@scenario(inbound="exten => 902165551ii1,1,Dial(Local/1ii3@internal-stage,20)\n same => n,Hangup()")
+async def forward_by_the_dialplan(cast: Cast) -> Sequence[CallTruth]:
+    """Over a Local channel that Asterisk takes out of the way as soon as sound flows."""
+    return await _straight(cast, 3)
+
+
+@scenario(inbound="exten => 902165551ii1,1,Dial(Local/1ii3@internal-stage/n,20)\n same => n,Hangup()")
+async def forward_by_the_dialplan_over_a_local_channel_that_stays(cast: Cast) -> Sequence[CallTruth]:
+    return await _straight(cast, 3)
+
+
+async def _straight(cast: Cast, phone: int) -> Sequence[CallTruth]:
+    outside, third = cast.outside(1), cast.phone(phone)
+    caller = await outside.call(cast.did(1))
+    target = await third.rings()
+    await pause(RING)
+    await target.answer()
+    await pause(TALK)
+    end = await caller.hang_up()
+    await target.until_ended()
+    return [talked(inbound, caller, target, end=end)]
+
+
+@scenario(inbound="exten => 902165551ii1,1,Dial(Local/05321111ii2@internal-stage,20)\n same => n,Hangup()")
+async def forward_by_the_dialplan_to_a_number_outside(cast: Cast) -> Sequence[CallTruth]:
+    outside, other = cast.outside(1), cast.outside(2)
+    caller = await outside.call(cast.did(1))
+    target = await other.rings()
+    await pause(RING)
+    await target.answer()
+    await pause(TALK)
+    end = await target.hang_up()
+    await caller.until_ended()
+    return [talked(inbound, caller, target, end=end, by="callee")]
+
+
+_FOLLOW_ME = "exten => 4ii1,1,FollowMe(people-ii,d)\n same => n,Hangup()"
+_PEOPLE = "[people-ii]\ncontext=>internal-stage\nmusicclass=>default\nnumber=>1ii2,2\nnumber=>1ii3,15\n"
+
+
+@scenario(
+    internal=_FOLLOW_ME,
+    followme=_PEOPLE + "enable_callee_prompt=>no\n",
+    skips={16: "where nobody is asked to accept, its FollowMe takes a call that only rings"},
+)
+async def follow_me_to_the_second_number(cast: Cast) -> Sequence[CallTruth]:
+    caller, missed, target = await _follow_me(cast)
+    await pause(TALK)
+    end = await caller.hang_up()
+    await target.until_ended()
+    return [
+        talked(
+            internal,
+            caller,
+            target,
+            end=end,
+            missed=[missed_leg(missed.phone, None)],
+            pbx_answer=caller.answered_at,
+            ring=seconds(missed.rang_at, missed.ended_at) + seconds(target.rang_at, target.answered_at),
+        )
+    ]
+
+
+@scenario(internal=_FOLLOW_ME, followme=_PEOPLE)
+async def follow_me_and_accept(cast: Cast) -> Sequence[CallTruth]:
+    """Who picks up is asked whether to take the call, and only then connected with the caller."""
+    caller, missed, target = await _follow_me(cast)
+    await pause(TALK)
+    accepted = await target.press("1")
+    await pause(TALK)
+    end = await caller.hang_up()
+    await target.until_ended()
+    talk = seconds(accepted, end)
+    return [
+        talked(
+            internal,
+            caller,
+            target,
+            end=end,
+            pbx_answer=caller.answered_at,
+            ring=seconds(missed.rang_at, missed.ended_at) + seconds(target.rang_at, target.answered_at),
+            talk=talk,
+            legs=[
+                caller_leg(caller.phone, talk=talk),
+                missed_leg(missed.phone, None),
+                called_leg(target.phone, talk=talk),
+            ],
+            # The digit sounds for a while before the PBX takes it for pressed.
+            slack={"talk": 0.3},
+        )
+    ]
+
+
+async def _follow_me(cast: Cast) -> tuple[Call, Call, Call]:
+    """The caller, the phone that rang in vain and the one that was picked up."""
+    caller = await cast.phone(1).call(cast.special(4, 1))
+    missed = await cast.phone(2).rings()
+    await missed.until_ended()
+    target = await cast.phone(3).rings()
+    await pause(RING)
+    await target.answer()
+    return caller, missed, target
+
+
+_GROUP = "&".join(f"Local/1ii{number}@internal-stage/n" for number in (1, 2, 3))
+
+
+@scenario(inbound=f"exten => 902165551ii5,1,Dial({_GROUP},20)\n same => n,Hangup()")
+async def ring_group_over_local_channels(cast: Cast) -> Sequence[CallTruth]:
+    """As FreePBX rings its groups: each member behind a Local channel of its own."""
+    outside, phones = cast.outside(1), [cast.phone(number) for number in (1, 2, 3)]
+    caller = await outside.call(cast.did(5))
+    ringing = [await phone.rings() for phone in phones]
+    target = ringing[1]
+    await pause(RING)
+    await target.answer()
+    for call in (ringing[0], ringing[2]):
+        await call.until_ended()
+    await pause(TALK)
+    end = await caller.hang_up()
+    await target.until_ended()
+
+    truth = talked(inbound, caller, target, end=end, ring=seconds(ringing[0].rang_at, target.answered_at))
+    mine, answered = truth.legs
+    legs = {call: answered if call is target else missed_leg(call.phone, "CANCEL") for call in ringing}
+    truth.legs = [mine, *(legs[call] for call in in_order(*ringing))]
+    return [truth]
+
+
+@scenario(
+    internal="exten => 05321111ii1,1,Dial(PJSIP/${EXTEN}@trunk-stage,20)\n"
+    ' same => n,ExecIf($["${DIALSTATUS}"="CONGESTION"|"${DIALSTATUS}"="CHANUNAVAIL"]'
+    "?Dial(PJSIP/${EXTEN}@trunk-reserve,20))\n same => n,Hangup()"
+)
+async def second_trunk_when_the_first_is_congested(cast: Cast) -> Sequence[CallTruth]:
+    first, reached = cast.phone(1), cast.outside_second(1)
+    caller = await first.call(reached.number)
+    (await cast.outside(1).wait_for_call()).refuse(503, "Service Unavailable")
+    target = await reached.rings()
+    await pause(RING)
+    await target.answer()
+    await pause(TALK)
+    end = await caller.hang_up()
+    await target.until_ended()
+    return [talked(outbound, caller, target, end=end, missed=[missed_leg(reached, "CONGESTION", rung=False)])]
