@@ -23,24 +23,25 @@ async def conference_of_three(cast: Cast) -> Sequence[CallTruth]:
     for call in calls:
         await pause(TALK)
         await call.hang_up()
-    return [_in_the_room(call, room) for call in calls]
+    return [_in_the_room(call, [other for other in calls if other is not call], room) for call in calls]
 
 
-def _in_the_room(call: Call, room: str) -> CallTruth:
-    """The room is the other party, so one talks as long as one is in it."""
+def _in_the_room(call: Call, others: Sequence[Call], room: str) -> CallTruth:
+    """The room is the other party of the call as long as one is in it; a leg talks while others are there."""
     tell = internal if call.number == room else inbound
-    talk = seconds(call.answered_at, call.ended_at)
+    begin = max(call.answered_at, min(other.answered_at for other in others))
+    end = min(call.ended_at, max(other.ended_at for other in others))
     return tell(
         call,
         answered_by=SERVICE,
         last_answered_by=SERVICE,
         answer=call.answered_at,
         end=call.ended_at,
-        talk=talk,
+        talk=seconds(call.answered_at, call.ended_at),
         hangup_cause=NORMAL_CLEARING,
         hangup_source="caller",
         conference=room,
-        legs=[caller_leg(call.phone, talk=talk)],
+        legs=[caller_leg(call.phone, talk=seconds(begin, end))],
         timeline=[
             {f"answered {SERVICE}", f"conference - room={room}", f"joined {call.phone}"},
             hangup(call.phone, "caller") | {f"left {call.phone}"},
