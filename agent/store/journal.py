@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from agent.store.engine import Store
+from agent.store.history import PBX_NAMES, read_part
 from agent.store.rows import moment_of, moment_text
-from agent.store.segment import Segment, SegmentDamaged, decode
+from agent.store.segment import Segment
 from agent.store.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -18,22 +19,11 @@ _PRUNE_STEP = 200
 # Free pages are filled again by what comes; only what is far too much (32 MB) goes back to the file system, in steps.
 _FREE_PAGES = 4096
 _VACUUM_PAGES = 256
-# What a replay holds in memory at a time, as raw bytes.
-_REPLAY_BYTES = 4 * 1024 * 1024
 
-SEGMENTS = (
-    "SELECT id, boot_id, connection, first_at, monotonic_ns, raw_size, blob FROM journal_segment "
-    "WHERE pbx = ? AND id >= ? AND id <= ? ORDER BY id LIMIT 256"
-)
 OLDEST_ANCHOR = "SELECT min(journal_id) FROM live_call WHERE pbx = ?"
 PRUNABLE = (
     "SELECT id, last_at, length(blob) FROM journal_segment WHERE pbx = ? AND id < ? ORDER BY id LIMIT ?"  # by the index
 )
-# Every PBX that ever spoke, found by jumping through the index instead of walking it.
-PBX_NAMES = """WITH RECURSIVE name (pbx) AS (
-    SELECT min(pbx) FROM journal_segment
-    UNION ALL SELECT (SELECT min(pbx) FROM journal_segment WHERE pbx > name.pbx) FROM name WHERE name.pbx IS NOT NULL
-) SELECT pbx FROM name WHERE pbx IS NOT NULL"""
 
 
 class Journal:
@@ -67,9 +57,12 @@ class Journal:
         """
         last = await self._reader.run(partial(_last_id, pbx=pbx))
         while journal_id <= last:
-            segments, journal_id = await self._reader.run(partial(_read, pbx=pbx, first=journal_id, last=last))
-            for segment in segments:
+            part = await self._reader.run(partial(read_part, pbx=pbx, first=journal_id, last=last))
+            for segment_id in part.damaged:
+                logger.error("a journal segment is damaged and left out", extra={"pbx": pbx, "segment": segment_id})
+            for segment in part.segments:
                 yield segment
+            journal_id = part.next_id
 
     async def last_heard_at(self, pbx: str) -> datetime | None:
         """When a PBX last said anything that was kept: where a gap begins if the agent was down."""
@@ -97,27 +90,6 @@ class Journal:
 def _last_id(connection: sqlite3.Connection, *, pbx: str) -> int:
     found = connection.execute("SELECT max(id) FROM journal_segment WHERE pbx = ?", (pbx,)).fetchone()[0]
     return int(found or 0)
-
-
-def _read(connection: sqlite3.Connection, *, pbx: str, first: int, last: int) -> tuple[list[Segment], int]:
-    """Some segments from `first` on, and the id to go on from."""
-    segments: list[Segment] = []
-    size, next_id = 0, last + 1
-    cursor = connection.execute(SEGMENTS, (pbx, first, last))
-    for segment_id, boot_id, number, first_at, monotonic_ns, raw_size, blob in cursor:
-        next_id = segment_id + 1
-        try:
-            frames = decode(blob)
-        except SegmentDamaged as exc:
-            facts = {"pbx": pbx, "segment": segment_id, "reason": str(exc)}
-            logger.error("a journal segment is damaged and left out", extra=facts)
-            continue
-        segments.append(Segment(segment_id, pbx, boot_id, number, moment_of(first_at), monotonic_ns, frames))
-        size += raw_size
-        if size > _REPLAY_BYTES:
-            break
-    cursor.close()
-    return segments, next_id
 
 
 def _prune_step(before: str, max_bytes: int, connection: sqlite3.Connection) -> int:

@@ -6,6 +6,7 @@ together: what is written here is what SQLModel reads, and the other way round.
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
@@ -33,7 +34,7 @@ _KEPT_BY_THE_STORE = frozenset({"id", "tenant_id", "revision", "created_at", "up
 TOLD = frozenset(column.name for column in _CALL.columns) - _KEPT_BY_THE_STORE
 CONTENT = tuple(column.name for column in _CALL.columns if column.name in TOLD and column.name != "call_sid")
 
-_MOMENTS = tuple(name for name in CONTENT if isinstance(_CALL.c[name].type, UtcDateTime))
+MOMENTS = tuple(name for name in CONTENT if isinstance(_CALL.c[name].type, UtcDateTime))
 JSONS = tuple(name for name in CONTENT if isinstance(_CALL.c[name].type, JSON))
 _TEXTS = tuple(name for name in ("call_sid", *CONTENT) if isinstance(_CALL.c[name].type, String | AutoString))
 _DEFAULTS: EncodedCall = {
@@ -42,6 +43,7 @@ _DEFAULTS: EncodedCall = {
     if name in TOLD and not field.is_required()
 }
 _REQUIRED = TOLD - _DEFAULTS.keys()
+_NUL_IN_JSON = b"\\u0000"  # a backslash before it may be escaped itself: then the slow way only takes longer
 
 
 def moment_text(value: datetime) -> str:
@@ -60,19 +62,39 @@ def moment_of(text: str) -> datetime:
 
 
 def json_text(value: object) -> str:
-    """JSON as the JSON columns store it."""
+    """JSON as the JSON columns store it, and PostgreSQL's jsonb takes it."""
     try:
-        return orjson.dumps(value).decode()
+        text = orjson.dumps(value)
     except TypeError:
         # Integers beyond 64 bits, lone surrogates, keys that are no text: rare, and no reason to lose a call.
-        return json.dumps(value, separators=(",", ":"), default=str)
+        return _careful_json(value)
+    return text.decode() if _NUL_IN_JSON not in text else _careful_json(orjson.loads(text))
+
+
+def _careful_json(value: object) -> str:
+    return json.dumps(_sendable(value), separators=(",", ":"), default=lambda other: plain_text(str(other)))
+
+
+def _sendable(value: Any) -> Any:  # Any: what JSON can hold
+    """The same without what PostgreSQL's JSON cannot hold."""
+    match value:
+        case str():
+            return plain_text(value)
+        case dict():
+            return {plain_text(str(key)): _sendable(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_sendable(inner) for inner in value]
+        case float() if not math.isfinite(value):
+            return None
+        case _:
+            return value
 
 
 def plain_text(value: str) -> str:
-    """Text that SQLite takes: enum members as their value, halves of surrogate pairs as question marks."""
-    if value.isascii():
-        return str(value)
-    return str(value).encode("utf-8", "replace").decode()
+    """Text that SQLite and PostgreSQL take: enum members as their value, halves of surrogate pairs as question marks,
+    NUL as what cannot be told."""
+    text = str(value) if value.isascii() else str(value).encode("utf-8", "replace").decode()
+    return text.replace("\0", "\ufffd")
 
 
 def encode_call(row: Mapping[str, Any]) -> EncodedCall:  # Any: the columns' own types
@@ -82,9 +104,9 @@ def encode_call(row: Mapping[str, Any]) -> EncodedCall:  # Any: the columns' own
     encoded = dict(row)
     for name in _TEXTS:
         value = encoded.get(name)
-        if value is not None and (type(value) is not str or not value.isascii()):
+        if value is not None and (type(value) is not str or not value.isascii() or "\0" in value):
             encoded[name] = plain_text(value)
-    for name in _MOMENTS:
+    for name in MOMENTS:
         value = encoded.get(name)
         if value is not None:
             encoded[name] = moment_text(value)

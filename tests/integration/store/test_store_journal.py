@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from agent.store import history
 from agent.store import journal as journal_module
 from agent.store.engine import Store
 from agent.store.journal import Journal
@@ -67,7 +68,7 @@ async def test_a_replay_ends_even_while_more_is_being_said(journal: Journal, wri
 async def test_a_long_replay_comes_in_pieces_and_in_order(
     journal: Journal, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "_REPLAY_BYTES", 1000)
+    monkeypatch.setattr(history, "_PART_BYTES", 1000)
     kept = await _keep(writer, 700)
 
     assert await _ids(journal) == [one.id for one in kept]

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy.dialects import sqlite
 
-from agent.store import journal, outbox
+from agent.store import history, journal, outbox
 from agent.store.engine import Store
 from agent.store.repository import unassigned_query
 from sync.models import Call
@@ -26,7 +26,10 @@ async def _plan(store: Store, query: str) -> str:
         "SELECT enqueued_at FROM outbox ORDER BY sequence LIMIT 1",
         outbox._TAKE_AWAY,
         outbox._CLEAR,
-        journal.SEGMENTS,
+        history.SEGMENTS,
+        history.OLDEST,
+        history.NEWEST,
+        history.FROM_ID,
         journal.OLDEST_ANCHOR,
         journal.PRUNABLE,
         "SELECT last_at FROM journal_segment WHERE pbx = ? ORDER BY id DESC LIMIT 1",
