@@ -34,12 +34,17 @@ def call_lines(call: "Row") -> Iterator[str]:
         yield from table(("LEG", "NUMBER", "RINGS", "ANSWERED", "ENDED", "TALK", "CAUSE"), [_leg(leg) for leg in legs])
     if call["timeline"]:
         yield ""
-        start = call["start_time"]
-        yield from table(("AFTER", "WHAT", ""), [_event(event, start) for event in call["timeline"]])
+        yield from timeline_lines(call)
     for heading, entries in (("TASK", call["tasks"]), ("INTERACTION", call["interactions"])):
         if entries:
             yield ""
             yield from table((heading,), [(_entry(entry),) for entry in entries])
+
+
+def timeline_lines(call: "Row") -> list[str]:
+    """What happened when."""
+    start = call["start_time"]
+    return table(("AFTER", "WHAT", ""), [_event(event, start) for event in call["timeline"]])
 
 
 def _facts(call: "Row") -> Iterator[tuple[str, str]]:

@@ -92,8 +92,7 @@ def list_calls(
     if not found:
         say("No such calls.")
         return
-    headings = (f"STARTED {zone()}", "TENANT", "DIRECTION", "CALLER", "CALLEE", "OUTCOME", "TALK", "CALL")
-    for line in table(headings, [_line(call) for call in found]):
+    for line in table(headings(), [call_cells(call) for call in found]):
         say(line)
     if is_cut:
         note(f"These are the newest {limit}; --limit shows more, --since and --until other times.")
@@ -116,6 +115,64 @@ def show(
         say_json(call)
         return
     for line in call_lines(call):
+        say(line)
+
+
+@app.command("rebuild")
+def rebuild(
+    *,
+    since: Annotated[str, typer.Option(metavar="WHEN", help=f"Calls that began then or later: {_MOMENTS}.")],
+    until: Until = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be changed.")] = False,
+    file: ConfigFile = DEFAULT_FILE,
+    as_json: AsJson = False,
+) -> None:
+    """Derive calls again from the journal, after settings were mended or the program was updated.
+
+    What differs is written as a new revision, and sent again; transcripts, tasks, interactions and recordings stay.
+    Calls of which the journal does not hold all are left alone, and so is the tenant of a call that the centre may
+    have. The settings are read again for it.
+    """
+    from agent.cli import rebuild as rebuilding
+    from agent.cli.times import parse_moment
+
+    now = datetime.now().astimezone()
+    result = rebuilding.rebuild(
+        load_to_look(file),
+        since=parse_moment(since, now=now),
+        until=parse_moment(until, now=now) if until is not None else None,
+        dry_run=dry_run,
+    )
+    if as_json:
+        say_json(result)
+    else:
+        rebuilding.say_rebuilt(result)
+
+
+@app.command("explain")
+def explain(
+    sid: Annotated[str, typer.Argument(metavar="CALL", help="The call's id or its end, if only one call's ends so.")],
+    *,
+    frames: Annotated[
+        bool, typer.Option("--frames", help="With the messages themselves, as the PBX sent them.")
+    ] = False,
+    file: ConfigFile = DEFAULT_FILE,
+    as_json: AsJson = False,
+) -> None:
+    """Tell why a call, ended or live, is told as it is: what the PBX said, what came of it, and by which rules.
+
+    The call is derived again from the journal, by the settings as they are now.
+    """
+    from agent.cli.explain import Explained
+    from agent.cli.local import LocalCalls
+
+    settings = load_to_look(file)
+    with LocalCalls.of(settings) as calls:
+        explained = Explained(calls, settings, sid)
+    if as_json:
+        say_json(explained.as_dict(frames=frames))
+        return
+    for line in explained.lines(frames=frames):
         say(line)
 
 
@@ -199,7 +256,13 @@ def _digits(number: str) -> str:
     return digits.lstrip("0") if len(digits) >= _PUBLIC_DIGITS else digits
 
 
-def _line(call: "Row") -> tuple[str, ...]:
+def headings() -> tuple[str, ...]:
+    """What stands over `call_cells`."""
+    return (f"STARTED {zone()}", "TENANT", "DIRECTION", "CALLER", "CALLEE", "OUTCOME", "TALK", "CALL")
+
+
+def call_cells(call: "Row") -> tuple[str, ...]:
+    """A call in a list."""
     return (
         moment(call["start_time"]),
         call["tenant"] or "(none)",

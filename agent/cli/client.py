@@ -6,6 +6,8 @@ The standard library's HTTP client does, since it is here in 20 ms; httpx would 
 import http.client
 import json
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -30,12 +32,25 @@ class RunningAgent:
         """Have the agent do something; raises as `get` does."""
         return self._ask("POST", f"{path}?{urlencode(query)}" if query else path)
 
+    def follow(self, path: str, **query: str) -> Iterator[Any]:  # Any: JSON
+        """Have the agent do something that takes long, and what it tells meanwhile; raises as `get` does."""
+        with self._asked("POST", f"{path}?{urlencode(query)}") as response:
+            if response.status >= 400:
+                _told(response.status, response.read())
+            for line in response:
+                yield json.loads(line)
+
     def _ask(self, method: str, path: str) -> Any:
+        with self._asked(method, path) as response:
+            body = response.read()
+        return _told(response.status, body)
+
+    @contextmanager
+    def _asked(self, method: str, path: str) -> Iterator[http.client.HTTPResponse]:
         connection = _UnixConnection(self._socket_file, timeout=self._timeout)
         try:
             connection.request(method, path)
-            response = connection.getresponse()
-            body = response.read()
+            yield connection.getresponse()
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             raise NotRunning(f"no agent is running (nobody answers on {self._socket_file})") from None
         except PermissionError:
@@ -50,7 +65,6 @@ class RunningAgent:
             ) from exc
         finally:
             connection.close()
-        return _told(response.status, body)
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -73,7 +73,7 @@ class Filter:
         if self.direction is not None:
             add("call.direction = ?", self.direction)
         if self.number is not None:
-            ending = f"%{_literally(self.number)}"
+            ending = f"%{literally(self.number)}"
             likes = " OR ".join(f"call.{column} LIKE ? ESCAPE ?" for column in NUMBERS)
             add(f"({likes})", *(ending, "\\") * len(NUMBERS))
         if self.since is not None:
@@ -90,11 +90,22 @@ class LocalCalls:
         self.path = path
         self._connection = connection
 
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """For reads of other tables than those of calls."""
+        return self._connection
+
     @classmethod
     @contextmanager
     def of(cls, settings: "Settings") -> Iterator[Self]:
         """Open the database that the settings name, for reading."""
-        path = settings.database_file.absolute()
+        with cls.at(settings.database_file.absolute()) as calls:
+            yield calls
+
+    @classmethod
+    @contextmanager
+    def at(cls, path: Path) -> Iterator[Self]:
+        """Open a database for reading."""
         with _faults(path), closing(_connect(path)) as connection:
             yield cls(path, connection)
 
@@ -131,7 +142,7 @@ class LocalCalls:
         if not found:
             # All ids are looked through; they stand close together in their index, the calls themselves do not.
             ids = "SELECT id FROM call WHERE call_sid LIKE ? ESCAPE '\\' LIMIT 6"
-            found = self._rows(f"{_CALLS} WHERE call.id IN ({ids})", f"%{_literally(sid)}")
+            found = self._rows(f"{_CALLS} WHERE call.id IN ({ids})", f"%{literally(sid)}")
         if not found:
             raise CommandFailed(f"no call here has an id that ends in {sid!r}; calls under way: edge-agent live")
         if len(found) > 1:
@@ -271,7 +282,8 @@ def _stored(value: datetime) -> str:
     return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
-def _literally(text: str) -> str:
+def literally(text: str) -> str:
+    """Text as it is meant in a LIKE pattern with backslash as its escape."""
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
@@ -290,8 +302,7 @@ async def reassign_without_agent(settings: "Settings") -> Row:
     def tenant_of(call: Call) -> str | None:
         return assign(settings.tenancy, facts_of(call, rules.get(call.pbx, CallRules()))).tenant
 
-    _database_of(settings)
-    async with open_store(settings.database_file) as store:
+    async with open_store(database_of(settings)) as store:
         result = await Repository(store, await Writer.over(store.connection)).reassign(tenant_of)
     told: Row = result.as_dict()
     return told
@@ -303,16 +314,19 @@ async def retry_without_agent(settings: "Settings", sid: str | None) -> int:
     from agent.store.outbox import SqliteOutbox
     from agent.store.writer import Writer
 
-    _database_of(settings)
-    async with open_store(settings.database_file) as store:
+    async with open_store(database_of(settings)) as store:
         outbox = SqliteOutbox(store, await Writer.over(store.connection), site=settings.site)
         requeued: int = await outbox.retry(sid)
     return requeued
 
 
-def _database_of(settings: "Settings") -> None:
-    """A command must not make an empty database where there is none (and root must not make it its own)."""
+def database_of(settings: "Settings") -> Path:
+    """The database, to be opened for writing.
+
+    A command must not make an empty one where there is none (and root must not make it its own).
+    """
     if not settings.database_file.exists():
         raise StoreUnavailable(
             f"{settings.database_file} does not exist; start the agent once, or check state_directory"
         )
+    return settings.database_file

@@ -13,6 +13,8 @@ import typer
 from agent.cli import calls, configuration, demo, outbox, simulate, tenants
 from agent.cli.faults import Commands, ExitCode
 from agent.cli.live import show_live
+from agent.cli.record import record
+from agent.cli.replay import replay
 from agent.cli.run import run_agent
 from agent.cli.status import show_status
 from agent.cli.version import show_version
@@ -36,6 +38,8 @@ app.add_typer(outbox.sync_app, name="sync")
 app.add_typer(outbox.outbox_app, name="outbox")
 app.add_typer(configuration.app, name="config")
 app.add_typer(tenants.app, name="tenants")
+app.command("record")(record)
+app.command("replay")(replay)
 app.add_typer(simulate.app, name="simulate")
 app.command("demo")(demo.show_demo)
 app.command("version")(show_version)

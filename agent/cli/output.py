@@ -41,8 +41,13 @@ def note(text: str) -> None:
 
 def say_json(value: Any, *, compact: bool = False) -> None:  # Any: whatever JSON can hold
     """A JSON document; compact ones stand on one line."""
+    say(json_text(value, compact=compact))
+
+
+def json_text(value: Any, *, compact: bool = False) -> str:  # Any: as above
+    """The same as text, for documents that are written piece by piece."""
     text = json.dumps(value, ensure_ascii=False, indent=None if compact else 2, default=_as_json)
-    say(_TROUBLEMAKERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    return _TROUBLEMAKERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def painted(text: str, colour: Colour) -> str:

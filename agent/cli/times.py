@@ -26,3 +26,12 @@ def parse_moment(text: str, *, now: datetime) -> datetime:
             f"{text!r} is no moment; write 2026-11-22, '2026-11-22 14:30', today, yesterday, 30min, 2h or 7d"
         ) from None
     return moment if moment.tzinfo is not None else moment.astimezone()
+
+
+def parse_length(text: str) -> timedelta:
+    """A length of time: "90s", "10min", "2h". Raises CommandFailed."""
+    match = re.fullmatch(r"(\d{1,6})\s*(s|min|m|h|d|w)", text.strip().lower())
+    length = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else timedelta()
+    if not length:
+        raise CommandFailed(f"{text!r} is no length of time; write 90s, 10min or 2h")
+    return length
