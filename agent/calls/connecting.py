@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 from agent.calls.bridges import Bridges
 from agent.calls.events import (
@@ -17,13 +18,17 @@ from agent.calls.events import (
     MusicStopped,
     Parked,
     ParkingEnd,
-    PickedUp,
     Unheld,
     Unparked,
 )
 from agent.calls.leg import Leg
 from agent.calls.live_call import LiveCall
 from sync.models import HangupSource
+
+# Where a call that was sent on may arrive.
+_OF_A_JOURNEY: Final = frozenset({"queued", "dialled", "service", "conference"})
+# What may be told between a transfer to the parking lot and the parking itself.
+_OF_A_PARTING: Final = frozenset({"left", "hangup", "ended", "held", "unheld"})
 
 
 def bridge_joined(bridges: Bridges, call: LiveCall, leg: Leg, event: BridgeJoined) -> None:
@@ -91,6 +96,7 @@ def _see_who_waits(bridges: Bridges, bridge: str | None, at: datetime) -> None:
         match leg.bridge_kind:
             case BridgeKind.HOLDING:
                 is_so = True
+                call.parked.add(leg.channel)
             case BridgeKind.CONFERENCE:
                 is_so = False
             case BridgeKind.TALK:
@@ -107,14 +113,22 @@ def _waits(call: LiveCall, leg: Leg, at: datetime, *, is_so: bool) -> None:
     else:
         leg.stop_waiting(at)
         call.waiting.discard(leg.channel)
+        call.parked.discard(leg.channel)
     call.run_clocks(at)
 
 
 def blind_transferred(call: LiveCall, leg: Leg, event: BlindTransferred) -> None:
-    """A party sent the others elsewhere."""
+    """A party sent the others elsewhere. Where they went may have been told before."""
     _hand_on(call, leg)
+    consequences = list(call.latest(event.at))
+    if any(entry["event"] == "parked" for entry in consequences):
+        return
     call.transferred = True
+    before = next((number for number, entry in enumerate(consequences) if entry["event"] in _OF_A_JOURNEY), None)
     call.note_leg(event.at, "transferred", leg, kind="blind", to=event.exten)
+    if before is not None and call.timeline[-1]["event"] == "transferred":
+        place = len(call.timeline) - 1 - len(consequences) + before
+        call.timeline.insert(place, call.timeline.pop())
 
 
 def attended_transferred(calls: Sequence[LiveCall], event: AttendedTransferred) -> None:
@@ -129,7 +143,9 @@ def attended_transferred(calls: Sequence[LiveCall], event: AttendedTransferred) 
                 _hand_on(call, leg)
     goes_on = calls[0]
     goes_on.transferred = True
-    who, to = names.get(event.channel), names.get(event.target or "")
+    newest = goes_on.newest_party(but=event.channel)  # the feature code's event does not tell who was consulted
+    who = names.get(event.channel)
+    to = names.get(event.target or "") or (goes_on.who(newest) if newest is not None else None)
     goes_on.note(event.at, "transferred", who=who, kind="attended", to=to)
 
 
@@ -141,26 +157,20 @@ def _hand_on(call: LiveCall, leg: Leg) -> None:
 
 def parked(call: LiveCall, leg: Leg, event: Parked) -> None:
     """A party waits in the parking lot. A blind transfer there is no transfer to anybody."""
-    last = call.timeline[-1] if call.timeline else {}
-    if last.get("event") == "transferred":
-        call.timeline.pop()
-        call.transferred = any(entry["event"] == "transferred" for entry in call.timeline)
+    for number in range(len(call.timeline) - 1, -1, -1):
+        word = call.timeline[number]["event"]
+        if word == "transferred":
+            del call.timeline[number]
+            call.transferred = any(entry["event"] == "transferred" for entry in call.timeline)
+        if word not in _OF_A_PARTING:
+            break
     call.note_leg(event.at, "parked", leg, space=event.space, by=event.parker)
 
 
-def unparked(call: LiveCall, leg: Leg, event: Unparked) -> None:
-    """A party waits in the parking lot no longer."""
-    if event.end is ParkingEnd.GIVEN_UP:
-        return
-    retriever = call.legs.get(event.retriever or "")
-    by = call.who(retriever) if retriever is not None else None
-    call.note_leg(event.at, event.end, leg, space=event.space, by=by)
-
-
-def picked_up(call: LiveCall, leg: Leg, event: PickedUp) -> None:
-    """A party took a call that was ringing elsewhere."""
-    target = call.legs.get(event.target)
-    call.note_leg(event.at, "picked_up", leg, **{"from": call.who(target) if target is not None else None})
+def unparked(call: LiveCall, leg: Leg, event: Unparked, *, by: str | None) -> None:
+    """A party waits in the parking lot no longer; who gave up waiting is told by the hangup."""
+    if event.end is not ParkingEnd.GIVEN_UP:
+        call.note_leg(event.at, event.end, leg, space=event.space, by=by)
 
 
 def hangup_requested(call: LiveCall, leg: Leg, event: HangupRequested) -> None:

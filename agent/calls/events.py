@@ -123,13 +123,18 @@ class DialBegan:
 
 @dataclass(frozen=True, slots=True)
 class DialEnded:
-    """The attempt to reach `dest` ended; `forward` is where the phone sent the call instead."""
+    """The attempt to reach `dest` ended; `forward` is where the phone sent the call instead.
+
+    `channel` is who tried (None for a call the PBX makes by itself). `dest` may be another channel than the one that
+    rang, if somebody picked the call up.
+    """
 
     at: datetime
     dest: str
     linked: str
     status: DialStatus
     forward: str | None = None
+    channel: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

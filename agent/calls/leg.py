@@ -30,13 +30,14 @@ class Leg:
     up_at: datetime | None = None
     bridge: str | None = None
     bridge_kind: BridgeKind = BridgeKind.TALK
-    connected_at: datetime | None = None  # in a bridge with somebody else, since then
-    met_at: datetime | None = None  # when it was connected the first time
+    talking_at: datetime | None = None  # connected with somebody else since then
+    met_at: datetime | None = None  # when it was so the first time
     talk_seconds: float = 0.0
     held_at: datetime | None = None  # it put the others on hold
     hears_music: bool = False
     waiting_at: datetime | None = None  # it is on hold, parked or left alone with music
     hold_seconds: float = 0.0
+    left_linked: frozenset[str] = frozenset()  # linkedids of calls it went away from; late words may still bear them
     handed_on: bool = False  # it transferred the call and is out of it
     application: str = ""
     closed_at: datetime | None = None
@@ -48,17 +49,17 @@ class Leg:
         """A Local channel is a piece of dialplan, nobody's phone."""
         return self.name.startswith("Local/")
 
-    def connect(self, at: datetime) -> None:
-        """Somebody else is in the bridge."""
-        if self.connected_at is None:
-            self.connected_at = at
+    def talk(self, at: datetime) -> None:
+        """It is connected with somebody."""
+        if self.talking_at is None:
+            self.talking_at = at
             self.met_at = self.met_at or at
 
-    def disconnect(self, at: datetime) -> None:
-        """It is in no bridge any more, or alone in it."""
-        if self.connected_at is not None:
-            self.talk_seconds += seconds_between(self.connected_at, at)
-            self.connected_at = None
+    def stop_talking(self, at: datetime) -> None:
+        """It is alone."""
+        if self.talking_at is not None:
+            self.talk_seconds += seconds_between(self.talking_at, at)
+            self.talking_at = None
 
     def wait(self, at: datetime) -> None:
         """It begins to wait, on hold or parked."""
@@ -74,13 +75,13 @@ class Leg:
     def as_left(self, at: datetime) -> Self:
         """How it stands in the record of the call it went away from."""
         left = replace(self, closed_at=at)
-        left.disconnect(at)
+        left.stop_talking(at)
         left.stop_waiting(at)
         return left
 
     def as_arrived(self, at: datetime) -> Self:
         """How it goes on in the call it has come to: what it did before stands in the other's record."""
-        arrived = replace(self, talk_seconds=0.0, hold_seconds=0.0, met_at=None, connected_at=None)
+        arrived = replace(self, talk_seconds=0.0, hold_seconds=0.0, met_at=None, talking_at=None)
         arrived.waiting_at = at if self.waiting_at else None
         return arrived
 

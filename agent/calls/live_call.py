@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from agent.calls.context import CallContext, CallState, Participant
 from agent.calls.leg import Leg, iso_text, seconds_between
+from agent.calls.numbers import presentation
 from agent.calls.outcome import MERGED, Decision, Outcome, decide
 from agent.calls.rules import CallRules
 from agent.calls.tenancy import Assignment, CallFacts, facts_of_legs
@@ -22,8 +23,11 @@ MAX_LINKED: Final = 500
 
 # Q.850 causes that say nothing: none, and interworking.
 _SILENT_CAUSES: Final = frozenset({None, 0, 127})
-# To leave one bridge and be in the next within this time is to be moved, by an optimised Local channel for one.
-_MOVED_SECONDS: Final = 0.2
+# Entries of the timeline that are looked at again, because something may have been told before it happened.
+_LATEST: Final = 8
+# To leave one bridge and be in the next within this time is to be moved, by an optimised Local channel for one; to be
+# picked up by the PBX and go over to another call within it is to be put through.
+_AT_ONCE_SECONDS: Final = 0.2
 
 
 @dataclass(slots=True)
@@ -54,6 +58,7 @@ class LiveCall:
     connected: set[str] = field(default_factory=set)  # channels in a bridge with somebody else
     in_service: set[str] = field(default_factory=set)  # channels that an answering service talks to
     waiting: set[str] = field(default_factory=set)  # channels on hold, parked or left alone with music
+    parked: set[str] = field(default_factory=set)  # those of them that are parked
     talking_since: datetime | None = None
     talk_seconds: float = 0.0
     holding_since: datetime | None = None
@@ -63,6 +68,7 @@ class LiveCall:
     queue: str | None = None
     queue_position: int | None = None
     queued_since: datetime | None = None
+    queued_who: str | None = None
     queue_wait_seconds: float = 0.0
     conference: str | None = None
     transferred: bool = False
@@ -110,6 +116,12 @@ class LiveCall:
         if not leg.is_local:
             self.note(at, event, who=self.who(leg), **facts)
 
+    def latest(self, at: datetime) -> Iterator[dict[str, Any]]:
+        """What was noted just before `at`, which the PBX may have told in another order than it happened."""
+        for entry in self.timeline[-_LATEST:]:
+            if (at - datetime.fromisoformat(entry["at"])).total_seconds() <= _AT_ONCE_SECONDS:
+                yield entry
+
     def who(self, leg: Leg) -> str | None:
         """How a leg is called in the timeline."""
         number = self.caller_number if leg.channel == self.caller_channel else leg.number
@@ -119,11 +131,12 @@ class LiveCall:
 
     def connect(self, leg: Leg, at: datetime) -> None:
         """A leg is in a bridge with somebody else; the first one besides the caller's has answered."""
-        leg.connect(at)
+        if leg.channel in self.connected:
+            return
+        leg.talk(at)
         self.connected.add(leg.channel)
         self.hung_up_by = None
-        is_callee = not leg.is_local and leg.channel != self.caller_channel
-        if self.answered_at is None and is_callee:
+        if self.answered_at is None and leg.channel != self.caller_channel:
             self.mark_answered(leg, leg.up_at or at, by=leg.number)
         self._note_joined(leg, at)
         self.run_clocks(at)
@@ -131,30 +144,45 @@ class LiveCall:
 
     def _note_joined(self, leg: Leg, at: datetime) -> None:
         """Who was moved from one bridge to another never left."""
-        if leg.is_local:
-            return
         who = self.who(leg)
-        for number, entry in enumerate(reversed(self.timeline[-6:]), start=1):
-            if entry["event"] == "left" and entry.get("who") == who:
-                if (at - datetime.fromisoformat(entry["at"])).total_seconds() <= _MOVED_SECONDS:
-                    del self.timeline[-number]
-                    return
+        for entry in reversed(list(self.latest(at))):
+            if entry["event"] in {"dialled", "transferred"}:
                 break
+            if entry["event"] == "left" and entry["who"] == who:
+                self.timeline.remove(entry)
+                return
         self.note(at, "joined", who=who)
 
     def disconnect(self, leg: Leg, at: datetime) -> None:
         """A leg is alone, or in no bridge any more."""
-        if leg.connected_at is None:
+        if leg.channel not in self.connected:
             return
-        leg.disconnect(at)
         self.connected.discard(leg.channel)
+        leg.stop_talking(at)
         self.note_leg(at, "left", leg)
         self.run_clocks(at)
+        if len(self.connected) > 1:
+            self._note_company()
+
+    def serve(self, leg: Leg, at: datetime) -> None:
+        """An answering service talks to a leg."""
+        self.in_service.add(leg.channel)
+        self.hung_up_by = None
+        self.mark_answered(leg, at, by=leg.application)
+        self.last_answered_by = leg.application
+        self.run_clocks(at)
+
+    def stop_serving(self, leg: Leg, at: datetime) -> None:
+        """It does so no longer."""
+        if leg.channel in self.in_service:
+            self.in_service.discard(leg.channel)
+            self.run_clocks(at)
 
     def run_clocks(self, at: datetime) -> None:
         """Start or stop the clocks of talk and hold, according to who is connected and who waits."""
         answered = self.answered_at is not None
-        talks = answered and bool(self.connected or self.in_service)
+        is_held = len(self.waiting) > len(self.parked)
+        talks = answered and (is_held or bool(self.connected or self.in_service))
         if talks and self.talking_since is None:
             self.talking_since = at
         elif not talks and self.talking_since is not None:
@@ -168,13 +196,14 @@ class LiveCall:
             self.holding_since = None
 
     def _note_company(self) -> None:
-        """Of those who are connected, the one who came last answered last."""
-        if self.answered_at is None:
-            return
-        company = (self.legs[channel] for channel in self.connected if channel != self.caller_channel)
-        met = [leg for leg in company if leg.met_at is not None and not leg.is_local]
-        if met:
-            self.last_answered_by = max(met, key=_when_met).number
+        """Of those who are connected with each other, the one who came last answered last."""
+        newest = self.newest_party(but=self.caller_channel)
+        if newest is not None and self.answered_at is not None:
+            self.last_answered_by = newest.number
+
+    def newest_party(self, *, but: str) -> Leg | None:
+        """Of those who are connected now, the one who was so first at the latest moment."""
+        return max((self.legs[channel] for channel in self.connected if channel != but), key=_when_met, default=None)
 
     def mark_answered(self, leg: Leg, at: datetime, *, by: str | None) -> None:
         """Somebody, or a service in their stead, answered; only the first answer counts."""
@@ -208,7 +237,13 @@ class LiveCall:
         if self.queued_since is not None:
             self.queue_wait_seconds += seconds_between(self.queued_since, at)
             self.queued_since = None
-            self.note(at, "left_queue", queue=self.queue)
+            self.note(at, "left_queue", who=self.queued_who, queue=self.queue)
+
+    def went_over(self, call_sid: str, at: datetime) -> None:
+        """A leg of it goes on in another call, and so does what it was about."""
+        self.merged_into = call_sid
+        if self.pbx_answered_at is not None and seconds_between(self.pbx_answered_at, at) <= _AT_ONCE_SECONDS:
+            self.pbx_answered_at = None
 
     # What is known of it
 
@@ -338,6 +373,7 @@ class LiveCall:
         if ended_at is None:
             raise ValueError(f"call {self.call_sid} has not ended")
         outcome = self.decision().outcome
+        numbers = self.rules.numbers
         return {
             "call_sid": self.call_sid,
             "trace_id": self.trace_id,
@@ -345,8 +381,11 @@ class LiveCall:
             "pbx": self.pbx,
             "direction": self.direction(),
             "caller_id": self.caller_number,
+            "caller_e164": numbers.e164(self.caller_number),
             "caller_name": self.caller_name,
+            "caller_presentation": presentation(self.caller_number, self.caller_name),
             "callee_id": self.callee,
+            "callee_e164": numbers.e164(self.callee, dialled=True),
             "answered_by": self.answered_by,
             "last_answered_by": self.last_answered_by,
             "status": outcome.status,

@@ -5,7 +5,8 @@ first hangup. A channel whose linkedid becomes another call's goes over to that 
 over or ended is told as merged. Ids are opaque: Asterisk's uniqueids must not be compared as text (1567.10 < 1567.9).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -104,6 +105,7 @@ class CallModel:
         self._handlers: dict[type, _Handler] = _OF_CALL | {
             ChannelRenamed: self._renamed,
             CallerIdentified: self._identified,
+            DialEnded: self._dial_ended,
             BridgeJoined: self._bridge_joined,
             BridgeLeft: partial(connecting.bridge_left, self._bridges),
             Held: partial(connecting.held, self._bridges),
@@ -111,6 +113,8 @@ class CallModel:
             MusicStarted: partial(connecting.music_started, self._bridges),
             MusicStopped: partial(connecting.music_stopped, self._bridges),
             AttendedTransferred: self._attended_transferred,
+            PickedUp: self._picked_up,
+            Unparked: self._unparked,
             ChannelClosed: self._closed,
         }
 
@@ -173,9 +177,10 @@ class CallModel:
         call = self._by_channel.get(channel)
         if call is None:
             return
-        if linked is not None and linked not in call.linked:
-            call = self._linked_otherwise(call, call.legs[channel], linked, event.at)
         leg = call.legs[channel]
+        if linked is not None and linked not in call.linked and linked not in leg.left_linked:
+            call = self._linked_otherwise(call, leg, linked, event.at)
+            leg = call.legs[channel]
         self._handlers[type(event)](call, leg, event)
         call = self._by_channel.get(channel, call)  # it may have gone over to another
         if call.ended_at is None:
@@ -206,12 +211,13 @@ class CallModel:
         channel = leg.channel
         was_connected = channel in younger.connected
         arrived = leg.as_arrived(at)
+        arrived.left_linked = leg.left_linked | younger.linked
         younger.legs[channel] = leg.as_left(at)
         younger.open_channels.discard(channel)
-        for channels in (younger.connected, younger.in_service, younger.waiting):
+        for channels in (younger.connected, younger.in_service, younger.waiting, younger.parked):
             channels.discard(channel)
         younger.run_clocks(at)
-        younger.merged_into = older.call_sid
+        younger.went_over(older.call_sid, at)
         arrived.dial_round = older.dial_round
         older.legs[channel] = arrived
         older.open_channels.add(channel)
@@ -249,9 +255,49 @@ class CallModel:
             self._move(other, other_call, call, event.at)
         return call, leg
 
+    def _join(self, one: LiveCall, other: LiveCall, channels: Iterable[str], at: datetime) -> LiveCall:
+        """Two calls are one from now on: those of `channels` that are in the younger go over to the older."""
+        if one is other:
+            return one
+        older, younger = sorted((one, other), key=_when_started)
+        for channel in channels:
+            leg = younger.legs.get(channel)
+            if leg is not None and channel in younger.open_channels and self._has_room(older):
+                self._move(leg, younger, older, at)
+        return older
+
+    def _dial_ended(self, call: LiveCall, leg: Leg, event: DialEnded) -> None:
+        """Who picks up a call that rang elsewhere is who was reached in the end."""
+        source = self._by_channel.get(event.channel or "", call)
+        call = self._join(source, call, [leg.channel], event.at)
+        if leg.channel in call.legs:
+            dialling.dial_ended(call, call.legs[leg.channel], event)
+
+    def _picked_up(self, call: LiveCall, leg: Leg, event: PickedUp) -> None:
+        """Who picks up dialled a code for it, which was a call until now."""
+        rung = self._by_channel.get(event.target, call)
+        target = rung.legs.get(event.target)
+        from_whom = rung.who(target) if target is not None else None
+        call = self._join(call, rung, [leg.channel], event.at)
+        call.note_leg(event.at, "picked_up", call.legs.get(leg.channel, leg), **{"from": from_whom})
+
+    def _unparked(self, call: LiveCall, leg: Leg, event: Unparked) -> None:
+        """Who takes a parked call up dialled its space, which was a call until now."""
+        retriever = event.retriever or ""
+        other = self._by_channel.get(retriever, call)
+        by = other.legs.get(retriever)
+        by_whom = other.who(by) if by is not None else None
+        call = self._join(call, other, [leg.channel, retriever], event.at)
+        connecting.unparked(call, call.legs.get(leg.channel, leg), event, by=by_whom)
+
     def _attended_transferred(self, call: LiveCall, leg: Leg, event: AttendedTransferred) -> None:
-        """Told of the call that goes on, the older one."""
+        """Told of the call that goes on, the older one. Whoever is still being rung there is rung for it now."""
         second_call = self._by_channel.get(event.second, call)
+        rung = [other.channel for other in second_call.attempts() if other.up_at is None]
+        if event.target is None and (rung or second_call.started_at < call.started_at):
+            stay = [other.channel for other in call.legs.values() if other.channel != event.channel]
+            self._join(call, second_call, [*rung, *stay], event.at)
+            event = replace(event, target=rung[0] if len(rung) == 1 else None)
         calls = {one.call_sid: one for one in sorted((call, second_call), key=_when_started)}
         connecting.attended_transferred(list(calls.values()), event)
 
@@ -260,8 +306,9 @@ class CallModel:
     def _opened(self, event: ChannelOpened) -> None:
         call = self._by_channel.get(event.channel)
         if call is not None:
-            if event.linked not in call.linked:
-                call = self._linked_otherwise(call, call.legs[event.channel], event.linked, event.at)
+            leg = call.legs[event.channel]
+            if event.linked not in call.linked and event.linked not in leg.left_linked:
+                call = self._linked_otherwise(call, leg, event.linked, event.at)
             self._seen_again(call, call.legs[event.channel], event)
             self._touch(call, event.at)
             return
@@ -293,6 +340,7 @@ class CallModel:
         call.legs[event.channel] = leg
         call.open_channels.add(event.channel)
         self._by_channel[event.channel] = call
+        self._bridges.opened(leg)
         root = call.root
         if leg is root and not leg.is_local:
             self._caller_opened(call, event)
@@ -390,8 +438,10 @@ class CallModel:
         """Another phone is behind the channel now."""
         if event.name.endswith(("<ZOMBIE>", "<MASQ>")):
             return
+        self._bridges.closed(leg)
         leg.name = event.name
         leg.endpoint = endpoint_of(event.name)
+        self._bridges.opened(leg)
         leg.number = leg_number(leg.endpoint, "", leg.number, is_trunk=self.rules.is_trunk(leg.endpoint))
         call.facts_changed = True
 
@@ -409,16 +459,14 @@ class CallModel:
     def _close_leg(self, call: LiveCall, leg: Leg, at: datetime, cause: int | None) -> None:
         dialling.dial_came_to_nothing(call, leg)
         connecting.leave_bridge(self._bridges, call, leg, at)
-        call.in_service.discard(leg.channel)
-        call.run_clocks(at)
-        if leg.held_at is not None:
-            leg.held_at = None
-            call.note_leg(at, "unheld", leg)
+        call.stop_serving(leg, at)
+        leg.held_at = None
         leg.closed_at = at
         leg.cause = cause
         call.note_leg(at, "ended", leg, cause=cause)
         call.open_channels.discard(leg.channel)
         self._by_channel.pop(leg.channel, None)
+        self._bridges.closed(leg)
         self._gone_channels.add(leg.channel)
         if not call.open_channels:
             self._end(call, at)
@@ -475,11 +523,8 @@ _OF_CALL: Final[dict[type, _Handler]] = {
     ChannelUp: services.up,
     AppStarted: services.app_started,
     DialBegan: dialling.dial_began,
-    DialEnded: dialling.dial_ended,
     BlindTransferred: connecting.blind_transferred,
-    PickedUp: connecting.picked_up,
     Parked: connecting.parked,
-    Unparked: connecting.unparked,
     ConferenceJoined: services.conference_joined,
     QueueJoined: services.queue_joined,
     QueueLeft: services.queue_left,

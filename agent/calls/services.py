@@ -34,7 +34,7 @@ def in_application(call: LiveCall, leg: Leg, application: str, at: datetime) -> 
     if leg.application == application:
         return
     leg.application = application
-    call.in_service.discard(leg.channel)
+    call.stop_serving(leg, at)
     if call.rules.is_voicemail(application):
         call.voicemail_at = call.voicemail_at or at
         call.note(at, "service", application=application)
@@ -43,18 +43,12 @@ def in_application(call: LiveCall, leg: Leg, application: str, at: datetime) -> 
         service_answers(call, leg, at)
     elif leg.channel == call.caller_channel and call.answered_at is None:
         call.tone = _TONES.get(application.lower(), call.tone)
-    call.run_clocks(at)
 
 
 def service_answers(call: LiveCall, leg: Leg, at: datetime) -> None:
     """A service may be given the call before it picks up, or without ever doing so."""
-    if leg.up_at is None or not call.rules.is_answering(leg.application):
-        return
-    call.in_service.add(leg.channel)
-    call.hung_up_by = None
-    call.mark_answered(leg, at, by=leg.application)
-    call.last_answered_by = leg.application
-    call.run_clocks(at)
+    if leg.up_at is not None and call.rules.is_answering(leg.application):
+        call.serve(leg, at)
 
 
 def up(call: LiveCall, leg: Leg, event: ChannelUp) -> None:
@@ -78,7 +72,8 @@ def queue_joined(call: LiveCall, leg: Leg, event: QueueJoined) -> None:
     call.queue = event.queue or call.queue
     call.queue_position = event.position
     call.queued_since = event.at
-    call.note(event.at, "queued", queue=event.queue, position=event.position)
+    call.queued_who = call.who(leg)
+    call.note(event.at, "queued", who=call.queued_who, queue=event.queue, position=event.position)
 
 
 def queue_left(call: LiveCall, leg: Leg, event: QueueLeft) -> None:

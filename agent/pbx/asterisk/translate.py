@@ -39,6 +39,7 @@ from agent.calls.events import (
 )
 from agent.calls.rules import resource_of
 from agent.pbx.asterisk.protocol import AmiMessage
+from agent.pbx.text import name_of
 
 _RINGING: Final = "5"
 _UP: Final = "6"
@@ -79,7 +80,7 @@ def text_or_none(value: str) -> str | None:
         return None
     if "\\" in value:
         value = _ESCAPED.sub(lambda match: _ESCAPES.get(match[1], match[1]), value)
-    return value
+    return name_of(value)
 
 
 def _number(text: str) -> int | None:
@@ -170,7 +171,7 @@ def _dial_end(m: AmiMessage, at: datetime) -> CallEvent | None:
     if not dest or status not in _DIAL_STATUSES:
         return None
     linked = m.get("destlinkedid") or m.get("linkedid") or dest
-    return DialEnded(at, dest, linked, DialStatus(status), m.get("forward") or None)
+    return DialEnded(at, dest, linked, DialStatus(status), m.get("forward") or None, m.get("uniqueid") or None)
 
 
 def _bridge_enter(m: AmiMessage, at: datetime) -> CallEvent | None:

@@ -8,23 +8,34 @@ from hypothesis import strategies as st
 
 from agent.calls.events import (
     AppStarted,
+    AttendedTransferred,
+    BlindTransferred,
     BridgeJoined,
+    BridgeKind,
     BridgeLeft,
     CallerIdentified,
     CallEvent,
     ChannelClosed,
     ChannelOpened,
+    ChannelRenamed,
     ChannelRinging,
     ChannelUp,
+    ConferenceJoined,
     CutOff,
     DialBegan,
     DialEnded,
     DialStatus,
     HangupRequested,
     Held,
+    MusicStarted,
+    MusicStopped,
+    Parked,
+    ParkingEnd,
+    PickedUp,
     QueueJoined,
     QueueLeft,
     Unheld,
+    Unparked,
 )
 from agent.pbx.asterisk.protocol import AmiMessage
 from agent.pbx.asterisk.translate import event_time, text_or_none, translate
@@ -128,9 +139,9 @@ def test_a_dial_is_about_the_leg_it_reaches() -> None:
     ids = {"Uniqueid": "1.1", "Linkedid": "1.0", "DestUniqueid": "1.2", "DestLinkedid": "1.0"}
 
     assert told("DialBegin", DialString="101", **ids) == DialBegan(AT, "1.1", "1.2", "1.0", "101")
-    assert told("DialEnd", DialStatus="BUSY", **ids) == DialEnded(AT, "1.2", "1.0", DialStatus.BUSY)
+    assert told("DialEnd", DialStatus="BUSY", **ids) == DialEnded(AT, "1.2", "1.0", DialStatus.BUSY, channel="1.1")
     forwarded = told("DialEnd", DialStatus="CANCEL", Forward="102", **ids)
-    assert forwarded == DialEnded(AT, "1.2", "1.0", DialStatus.CANCEL, "102")
+    assert forwarded == DialEnded(AT, "1.2", "1.0", DialStatus.CANCEL, "102", "1.1")
 
 
 def test_a_call_the_pbx_makes_by_itself_has_no_source() -> None:
@@ -209,3 +220,59 @@ def test_the_time_is_the_pbx_s_own_if_it_tells_a_credible_one(stamp: str, at: da
 )
 def test_texts_are_unescaped_and_unknown_ones_are_none(written: str, meant: str | None) -> None:
     assert text_or_none(written) == meant
+
+
+@pytest.mark.parametrize(
+    ("type_", "technology", "kind"),
+    [
+        ("basic", "simple_bridge", BridgeKind.TALK),
+        ("basic", "native_rtp", BridgeKind.TALK),
+        ("", "", BridgeKind.TALK),
+        ("base", "softmix", BridgeKind.CONFERENCE),
+        ("stasis", "simple_bridge", BridgeKind.CONFERENCE),
+        ("parking", "holding_bridge", BridgeKind.HOLDING),
+        ("base", "holding_bridge", BridgeKind.HOLDING),
+    ],
+)
+def test_a_bridge_s_type_tells_whether_one_talks_confers_or_waits_in_it(
+    type_: str, technology: str, kind: BridgeKind
+) -> None:
+    fields = {"BridgeUniqueid": "b", "BridgeType": type_, "BridgeTechnology": technology}
+
+    event = told("BridgeEnter", Uniqueid="1.1", Linkedid="1.0", SwapUniqueid="1.9", **fields)
+
+    assert event == BridgeJoined(AT, "1.1", "1.0", "b", kind, "1.9")
+
+
+def test_a_transfer_is_told_of_who_did_it() -> None:
+    blind = {"TransfererUniqueid": "1.1", "TransfererLinkedid": "1.0", "Extension": "102", "Result": "Success"}
+    attended = {
+        "OrigTransfererUniqueid": "1.1", "OrigTransfererLinkedid": "1.0", "SecondTransfererUniqueid": "1.2",
+        "TransferTargetUniqueid": "1.3", "Result": "Success",
+    }  # fmt: skip
+
+    assert told("BlindTransfer", **blind) == BlindTransferred(AT, "1.1", "1.0", "102")
+    assert told("BlindTransfer", **(blind | {"Result": "Fail"})) is None
+    assert told("AttendedTransfer", **attended) == AttendedTransferred(AT, "1.1", "1.0", "1.2", "1.3")
+    assert told("AttendedTransfer", **(attended | {"Result": "Not Permitted"})) is None
+
+
+def test_parking_is_told_of_who_is_parked() -> None:
+    parkee = {"ParkeeUniqueid": "1.1", "ParkeeLinkedid": "1.0", "ParkingSpace": "701", "ParkerDialString": "PJSIP/101"}
+
+    assert told("ParkedCall", **parkee) == Parked(AT, "1.1", "1.0", "701", "101")
+    assert told("UnParkedCall", RetrieverUniqueid="1.5", **parkee) == Unparked(
+        AT, "1.1", "1.0", ParkingEnd.RETRIEVED, "701", "1.5"
+    )
+    assert told("ParkedCallTimeOut", **parkee) == Unparked(AT, "1.1", "1.0", ParkingEnd.TIMEOUT, "701")
+    assert told("ParkedCallGiveUp", **parkee) == Unparked(AT, "1.1", "1.0", ParkingEnd.GIVEN_UP, "701")
+
+
+def test_music_pickups_conferences_and_new_names_are_told_of_the_channel() -> None:
+    ids = {"Uniqueid": "1.1", "Linkedid": "1.0"}
+
+    assert told("MusicOnHoldStart", **ids) == MusicStarted(AT, "1.1", "1.0")
+    assert told("MusicOnHoldStop", **ids) == MusicStopped(AT, "1.1", "1.0")
+    assert told("Pickup", TargetUniqueid="1.4", **ids) == PickedUp(AT, "1.1", "1.0", "1.4")
+    assert told("ConfbridgeJoin", Conference="800", **ids) == ConferenceJoined(AT, "1.1", "1.0", "800")
+    assert told("Rename", Newname="PJSIP/102-2", Uniqueid="1.1") == ChannelRenamed(AT, "1.1", "PJSIP/102-2")
