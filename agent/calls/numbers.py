@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from phonenumbers import PhoneNumber
 
 MAX_LENGTH: Final = 256  # characters of a number with its URI; longer ones are nobody's
-_MAX_DIGITS: Final = 24  # E.164 has 15; before them come prefixes
+_E164_LENGTH: Final = 16  # + and 15 digits
+_MAX_DIGITS: Final = 24  # with the prefixes before it
 # A number without +, 00 or trunk prefix may as well be an extension (up to six digits) or a subscriber's number without
 # its area code (up to eight), and is read as a public one only if it is longer.
 _LONGEST_EXTENSION: Final = 6
@@ -155,7 +156,9 @@ def _valid(digits: str, country: str | None) -> Iterator[str]:
     except phonenumbers.NumberParseException:
         return
     if phonenumbers.is_valid_number(number) and not (country and _may_be_local(digits, number, country)):
-        yield phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+        public = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+        if len(public) <= _E164_LENGTH:  # Germany's plan allows more
+            yield public
 
 
 def _may_be_local(digits: str, number: "PhoneNumber", country: str) -> bool:
@@ -172,6 +175,10 @@ def _may_be_local(digits: str, number: "PhoneNumber", country: str) -> bool:
     if len(digits) > _LONGEST_LOCAL or not trunk_prefix or digits.startswith(trunk_prefix):
         return False
     plan = phonenumbers.PhoneMetadata.metadata_for_region(country)
-    if len(digits) >= max(plan.fixed_line.possible_length, default=0):
+    if (
+        plan is not None
+        and plan.fixed_line is not None
+        and len(digits) >= max(plan.fixed_line.possible_length, default=0)
+    ):
         return False
     return bool(phonenumbers.number_type(number) != phonenumbers.PhoneNumberType.UAN)

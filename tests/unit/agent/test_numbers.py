@@ -123,6 +123,7 @@ numbers = st.one_of(
 @given(plans, numbers, st.booleans())
 @example(TURKEY, "9" * 10_000, False)
 @example(TURKEY, "\ud800+90", True)
+@example(GERMANY, "30000000000000", False)
 def test_whatever_a_number_is_reading_it_never_fails_and_a_public_one_stays_itself(
     plan: NumberPlan, told: str, dialled: bool
 ) -> None:
