@@ -150,11 +150,15 @@ class Daemon:
         )
 
     def _connector(self, pbx: AsteriskSettings) -> AsteriskConnector:
+        encoding = self._settings.encoding_of(pbx)
         feed = self._tracker.add_pbx(
-            pbx.name, rules=rules_of(self._settings)[pbx.name], interpreter=AsteriskInterpreter()
+            pbx.name, rules=rules_of(self._settings)[pbx.name], interpreter=AsteriskInterpreter(encoding)
         )
         return AsteriskConnector(
-            pbx, feed=feed, backoff=Backoff(initial=_FIRST_RETRY_SECONDS, maximum=pbx.reconnect_max_seconds)
+            pbx,
+            feed=feed,
+            backoff=Backoff(initial=_FIRST_RETRY_SECONDS, maximum=pbx.reconnect_max_seconds),
+            encoding=encoding,
         )
 
     async def run(self) -> None:

@@ -1,5 +1,6 @@
 """The agent's settings as frozen, typed values. Reading them from a file is `config.load`'s part."""
 
+import codecs
 import re
 from datetime import timedelta
 from enum import StrEnum
@@ -21,6 +22,8 @@ from pydantic import (
 from config.countries import known_country
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+# Byte sets that hold ASCII, one byte a letter, as Python names them.
+_ONE_BYTE = re.compile(r"cp(125[0-8]|437|85[0-8]|86[0-3]|866|874)|iso8859-\d+|koi8-[ru]|mac-\w+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -72,6 +75,16 @@ def _dialled(value: str) -> str:
     return value
 
 
+def _encoding(value: str) -> str:
+    try:
+        name = codecs.lookup(value).name
+    except (LookupError, ValueError):
+        name = ""
+    if not _ONE_BYTE.fullmatch(name):
+        raise ValueError("write a Windows or ISO byte set, as cp1254 (Turkish), cp1252 (Western) or iso-8859-2")
+    return name
+
+
 def _outside_line(value: str) -> str:
     if not re.fullmatch(r"[0-9*#]{1,4}", value):
         raise ValueError('write what a phone dials before a public number, one to four digits, * or #, as "9"')
@@ -80,6 +93,8 @@ def _outside_line(value: str) -> str:
 
 # A country by its two letters, whose plan of telephone numbers holds.
 Country = Annotated[str, AfterValidator(known_country)]
+# A byte set of old, one byte a letter.
+Encoding = Annotated[str, AfterValidator(_encoding)]
 OutsideLinePrefix = Annotated[str, AfterValidator(_outside_line)]
 # A site's or PBX's name: it becomes part of every call_sid, so it never changes once calls are captured.
 PlainName = Annotated[str, AfterValidator(_plain_name)]
@@ -159,6 +174,7 @@ class AsteriskSettings(_Section):
     country: Country | None = None  # None: the site's
     # What phones dial to get an outside line, before a public number.
     outside_line_prefixes: tuple[OutsideLinePrefix, ...] = ()
+    legacy_encoding: Encoding | None = None  # of names that are no UTF-8; None: by the country
     connect_timeout_seconds: Annotated[float, Field(gt=0, le=120)] = 10.0
     ping_seconds: Annotated[float, Field(ge=1, le=300)] = 15.0
     # Without any byte for so long after a ping, the line is taken for dead.
@@ -308,6 +324,12 @@ class Settings(_Section):
         if twice:
             raise ValueError(f"two PBXes are called {twice[0]!r}; give each its own name")
         return value
+
+    def encoding_of(self, pbx: PbxSettings) -> str:
+        """How the PBX's names are to be read that are no UTF-8. Windows-1254 holds all of ISO-8859-9."""
+        if pbx.legacy_encoding is not None:
+            return pbx.legacy_encoding
+        return "cp1254" if (pbx.country or self.country) in {"TR", "AZ"} else "cp1252"
 
     @property
     def database_file(self) -> Path:

@@ -33,6 +33,7 @@ def settings_of(asterisk: Asterisk, central: PostgresDatabase) -> str:
     assert settings.password is not None
     return f"""
 site = "{SITE}"
+country = "TR"
 log.level = "info"
 
 [[pbx]]

@@ -91,6 +91,7 @@ def _settings(port: int) -> str:
     """What an operator would write for a start; trunks and contexts are found by the default patterns."""
     return f"""
 site = "stage"
+country = "TR"
 
 [[pbx]]
 name = "main"

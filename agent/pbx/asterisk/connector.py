@@ -14,6 +14,7 @@ from agent.errors import PbxLost, PbxRefused
 from agent.pbx.asterisk.interpreter import SNAPSHOT_TAKEN, AsteriskInterpreter
 from agent.pbx.asterisk.protocol import MAX_FRAME_BYTES, AmiMessage, AmiSession, SessionState
 from agent.pbx.feed import LINE_LOST, Feed, LineState, LineStatus
+from agent.pbx.text import DEFAULT_ENCODING
 from config.settings import AsteriskSettings
 from sync.backoff import Backoff
 
@@ -38,11 +39,13 @@ class AsteriskConnector:
         *,
         feed: Feed,
         backoff: Backoff,
+        encoding: str = DEFAULT_ENCODING,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
         self._settings = settings
         self._feed = feed
         self._backoff = backoff
+        self._encoding = encoding  # of what is no UTF-8
         self._now = now
         self.status = LineStatus(pbx=settings.name, address=f"{settings.host}:{settings.port}")
 
@@ -92,7 +95,14 @@ class AsteriskConnector:
     async def _connect(self) -> "_Line":
         settings = self._settings
         loop = asyncio.get_running_loop()
-        line = _Line(settings, feed=self._feed, status=self.status, now=self._now, on_ready=self._backoff.succeeded)
+        line = _Line(
+            settings,
+            feed=self._feed,
+            status=self.status,
+            encoding=self._encoding,
+            now=self._now,
+            on_ready=self._backoff.succeeded,
+        )
         try:
             async with asyncio.timeout(settings.connect_timeout_seconds):
                 server_name = (settings.tls_server_name or settings.host) if settings.tls else None
@@ -137,6 +147,7 @@ class _Line(asyncio.Protocol):
         *,
         feed: Feed,
         status: LineStatus,
+        encoding: str,
         now: Callable[[], datetime],
         on_ready: Callable[[], None],
     ) -> None:
@@ -145,7 +156,7 @@ class _Line(asyncio.Protocol):
         self._status = status
         self._now = now
         self._on_ready = on_ready
-        self.interpreter = AsteriskInterpreter()
+        self.interpreter = AsteriskInterpreter(encoding)
         self._session = AmiSession(
             username=settings.username,
             secret=settings.secret.get_secret_value() if settings.secret else "",
@@ -153,6 +164,7 @@ class _Line(asyncio.Protocol):
             event_classes=settings.event_classes,
             drop_events=settings.drop_events,
             action_prefix=f"sentiric-{settings.name}-{id(self):x}",
+            encoding=encoding,
         )
         self._transport: asyncio.Transport | None = None
         self._resuming: asyncio.Task[None] | None = None

@@ -11,6 +11,7 @@ from agent.calls.events import CallEvent, LineLost, SnapshotTaken
 from agent.pbx.asterisk.protocol import AmiMessage
 from agent.pbx.asterisk.translate import translate
 from agent.pbx.feed import LINE_LOST
+from agent.pbx.text import DEFAULT_ENCODING
 
 # Everything the PBX said before it listed its channels has been received.
 SNAPSHOT_TAKEN: Final = b"\0snapshot taken"
@@ -19,9 +20,10 @@ MAX_LISTED: Final = 100_000  # channels; a longer list is no Asterisk's, and tel
 
 
 class AsteriskInterpreter:
-    """Turns frames into events of the call model, in the order of their arrival."""
+    """Turns frames into events of the call model, in the order of their arrival; what is no UTF-8 is in `encoding`."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: str = DEFAULT_ENCODING) -> None:
+        self._encoding = encoding
         self._listed: set[str] | None = None  # None: no list is being received
         self._complete = False
 
@@ -29,7 +31,7 @@ class AsteriskInterpreter:
         """The event of a frame as it stands in the journal."""
         if frame.startswith(b"\0"):
             return self._mark(frame, arrived_at)
-        return self.event_of(AmiMessage(frame), arrived_at)
+        return self.event_of(AmiMessage(frame, self._encoding), arrived_at)
 
     def event_of(self, message: AmiMessage, arrived_at: datetime) -> CallEvent | None:
         """The event of a message that is already cut into fields."""

@@ -11,11 +11,13 @@ from enum import Enum, auto
 from typing import Final
 
 from agent.errors import PbxLost, PbxRefused
+from agent.pbx.text import DEFAULT_ENCODING, UNTOLD, decoded
 
 MAX_FRAME_BYTES: Final = 256 * 1024  # the largest honest one, a list item with every channel variable, is far smaller
 MAX_BANNER_BYTES: Final = 256
 
 _END: Final = b"\r\n\r\n"
+_NUL_SHOWN: Final = UNTOLD.encode()
 _OLD_COMMAND: Final = b"Response: Follows"
 _OLD_COMMAND_END: Final = b"--END COMMAND--"
 
@@ -27,10 +29,13 @@ class AmiMessage:
     costs a fifth of parsing them all, to look for six fields about a half.
     """
 
-    __slots__ = ("_folded", "name", "raw")
+    __slots__ = ("_encoding", "_folded", "_told", "name", "raw")
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: bytes, encoding: str = DEFAULT_ENCODING) -> None:
         self.raw = raw
+        # No database takes NUL in a text; it is shown like a letter that cannot be told.
+        self._told = raw if b"\0" not in raw else raw.replace(b"\0", _NUL_SHOWN)
+        self._encoding = encoding  # of what is no UTF-8
         self._folded: bytes | None = None  # the same in lower case, each line with its end before it
         if raw.startswith(b"Event: "):
             end = raw.find(b"\r\n")
@@ -41,14 +46,14 @@ class AmiMessage:
     def get(self, key: str, default: str = "") -> str:
         """The first value of `key` (in lower case), or `default`."""
         if self._folded is None:
-            self._folded = b"\r\n" + self.raw.lower()
+            self._folded = b"\r\n" + self._told.lower()
         needle = _NEEDLES.get(key) or _needle(key)
         found = self._folded.find(needle)
         if found < 0:
             return default
         start = found + len(needle) - 2
-        end = self.raw.find(b"\r\n", start)
-        return decode((self.raw[start:end] if end >= 0 else self.raw[start:]).removeprefix(b" "))
+        end = self._told.find(b"\r\n", start)
+        return decoded((self._told[start:end] if end >= 0 else self._told[start:]).removeprefix(b" "), self._encoding)
 
     def all(self, key: str) -> list[str]:
         """Every value of `key` (in lower case), in order."""
@@ -57,7 +62,8 @@ class AmiMessage:
     def fields(self) -> dict[str, list[str]]:
         """All fields by their key in lower case."""
         fields: dict[str, list[str]] = {}
-        for line in decode(self.raw).split("\r\n"):
+        for told in self._told.split(b"\r\n"):
+            line = decoded(told, self._encoding)
             key, colon, value = line.partition(":")
             if colon:
                 fields.setdefault(key.lower(), []).append(value.removeprefix(" "))
@@ -75,24 +81,6 @@ _NEEDLES: Final[dict[str, bytes]] = {}
 def _needle(key: str) -> bytes:
     """How a key stands in a message in lower case; keys are names in our own code, so there are few."""
     return _NEEDLES.setdefault(key, f"\r\n{key}:".encode())
-
-
-def decode(raw: bytes) -> str:
-    """Asterisk passes names through as the phone sent them: UTF-8 nearly always, else a Turkish or Western byte set.
-
-    Windows-1254 holds both ISO-8859-9 and, but for six letters, ISO-8859-1; its few holes become U+FFFD.
-    """
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return "\r\n".join(_decode_line(line) for line in raw.split(b"\r\n"))
-
-
-def _decode_line(line: bytes) -> str:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError:
-        return line.decode("cp1254", "replace")
 
 
 class AmiFramer:
@@ -186,6 +174,7 @@ class AmiSession:
         event_classes: tuple[str, ...] = ("system", "call", "agent", "dialplan", "user"),
         drop_events: tuple[str, ...] = (),
         action_prefix: str = "edge",
+        encoding: str = DEFAULT_ENCODING,
     ) -> None:
         for text in (username, secret, *event_classes, *drop_events):
             if "\r" in text or "\n" in text:
@@ -196,6 +185,7 @@ class AmiSession:
         self._event_classes = event_classes
         self._drop_events = drop_events
         self._prefix = action_prefix
+        self._encoding = encoding
         self._framer = AmiFramer()
         self._banner = b""
         self._outgoing = bytearray()
@@ -218,7 +208,7 @@ class AmiSession:
             data = self._receive_banner(data)
         messages = []
         for frame in self._framer.feed(data):
-            message = AmiMessage(frame)
+            message = AmiMessage(frame, self._encoding)
             if message.name or not self._answered(message):
                 messages.append(message)
         return messages

@@ -53,7 +53,7 @@ def frames(name: str) -> list[Frame]:
 
 def events(played: Iterable[Frame]) -> Iterator[CallEvent]:
     """What the call model is told of frames."""
-    interpreter = AsteriskInterpreter()
+    interpreter = AsteriskInterpreter("cp1254")
     for frame in played:
         event = interpreter.interpret(frame.raw, frame.arrived_at)
         if event is not None:

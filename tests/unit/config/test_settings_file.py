@@ -56,6 +56,29 @@ def test_an_outside_line_prefix_is_what_phones_dial(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("addition", "encoding"),
+    [
+        ("", "cp1252"),
+        ('country = "TR"\n', "cp1254"),
+        ('country = "DE"\n', "cp1252"),
+        ('legacy_encoding = "Windows-1254"\n', "cp1254"),
+        ('country = "TR"\nlegacy_encoding = "latin5"\n', "iso8859-9"),
+    ],
+)
+def test_names_that_are_no_utf8_are_read_as_told_or_by_the_country(
+    tmp_path: Path, addition: str, encoding: str
+) -> None:
+    settings = read(tmp_path, GOOD + addition)
+    assert settings.encoding_of(settings.pbx[0]) == encoding
+
+
+@pytest.mark.parametrize("name", ["utf-16", "latin-99", "rot13", "cp932", "idna", "\\u0000"])
+def test_a_byte_set_of_other_than_one_byte_a_letter_is_refused(tmp_path: Path, name: str) -> None:
+    [complaint] = complaints(tmp_path, f'{GOOD}legacy_encoding = "{name}"\n')
+    assert complaint.startswith("FILE: pbx[0].legacy_encoding: write a Windows or ISO byte set")
+
+
 def test_a_relative_path_starts_where_the_file_is(tmp_path: Path) -> None:
     settings = read(tmp_path, 'state_directory = "state"\n' + GOOD)
     assert settings.database_file == tmp_path / "state" / "edge.db"

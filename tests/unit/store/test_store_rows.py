@@ -45,7 +45,24 @@ def test_a_moment_without_a_zone_is_refused() -> None:
 
 @given(json_values)
 def test_json_means_the_same_afterwards(value: Any) -> None:
-    assert json.loads(rows.json_text(value)) == value
+    assert json.loads(rows.json_text(value)) == _without_nul(value)
+
+
+def _without_nul(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_without_nul(key): _without_nul(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nul(inner) for inner in value]
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("value", ["a\0b", "a\\u0000b", "half \ud83d of a pair", float("nan"), [2**70, float("-inf")]])
+def test_json_holds_nothing_that_postgresql_refuses(value: Any) -> None:
+    text = rows.json_text({"key": value, "\0": [value]})
+
+    assert "\\u0000" not in text.replace("\\\\", "")
+    assert not {"NaN", "Infinity", "\\ud83d"} & set(text.replace('"', " ").replace("]", " ").split())
+    assert set(json.loads(text)) == {"key", "\ufffd"}
 
 
 @pytest.mark.parametrize("value", [2**70, "half \ud83d of a pair", {1: "a key that is no text"}])
@@ -56,6 +73,11 @@ def test_json_that_is_hard_to_write_is_written_all_the_same(value: Any) -> None:
 @given(st.text(alphabet=st.characters(codec=None)))
 def test_any_text_can_be_bound(text: str) -> None:
     assert len(rows.plain_text(text).encode()) >= len(text)
+    assert "\0" not in rows.plain_text(text)
+
+
+def test_a_nul_in_a_column_is_shown_as_what_cannot_be_told() -> None:
+    assert rows.encode_call({"call_sid": "a:b:c", "caller_name": "a\0b"})["caller_name"] == "a\ufffdb"
 
 
 def test_enum_members_are_written_as_their_value() -> None:
