@@ -1,11 +1,13 @@
 """One channel's part in a call."""
 
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Self
 
+import orjson
+
 from agent.calls.events import BridgeKind, DialStatus
-from agent.calls.rules import dialled_number, extension_of
+from agent.calls.rules import dialled_number, endpoint_of, extension_of
 
 
 @dataclass(slots=True)
@@ -44,10 +46,16 @@ class Leg:
     listed_only: bool = False  # known from a list of channels, its opening was not told
     cause: int | None = None
 
-    @property
-    def is_local(self) -> bool:
-        """A Local channel is a piece of dialplan, nobody's phone."""
-        return self.name.startswith("Local/")
+    is_local: bool = field(init=False)  # a piece of dialplan, nobody's phone
+
+    def __post_init__(self) -> None:
+        self.is_local = self.name.startswith("Local/")
+
+    def rename(self, name: str) -> None:
+        """Another phone is behind the channel now."""
+        self.name = name
+        self.endpoint = endpoint_of(name)
+        self.is_local = name.startswith("Local/")
 
     def talk(self, at: datetime) -> None:
         """It is connected with somebody."""
@@ -110,7 +118,9 @@ class Leg:
 
 def iso_text(moment: datetime | None) -> str | None:
     """A moment as it stands in legs and timeline."""
-    return moment.isoformat(timespec="microseconds") if moment else None
+    if moment is None or moment.tzinfo is not UTC or not moment.microsecond:
+        return moment.isoformat(timespec="microseconds") if moment else None
+    return orjson.dumps(moment)[1:33].decode()  # the same, in a sixth of the time
 
 
 def seconds_between(start: datetime, end: datetime) -> float:

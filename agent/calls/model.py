@@ -439,8 +439,7 @@ class CallModel:
         if event.name.endswith(("<ZOMBIE>", "<MASQ>")):
             return
         self._bridges.closed(leg)
-        leg.name = event.name
-        leg.endpoint = endpoint_of(event.name)
+        leg.rename(event.name)
         self._bridges.opened(leg)
         leg.number = leg_number(leg.endpoint, "", leg.number, is_trunk=self.rules.is_trunk(leg.endpoint))
         call.facts_changed = True
@@ -448,10 +447,13 @@ class CallModel:
     def _identified(self, call: LiveCall, leg: Leg, event: CallerIdentified) -> None:
         """The first number told of the caller counts: what the dialplan makes of it later is the PBX's presentation."""
         if leg.channel == call.caller_channel:
-            call.caller_number = call.caller_number or event.number
             call.caller_name = call.caller_name or event.name
-        leg.number = leg.number or event.number
-        call.facts_changed = True
+            if call.caller_number is None and event.number is not None:
+                call.caller_number = event.number
+                call.facts_changed = True
+        if leg.number is None and event.number is not None:
+            leg.number = event.number
+            call.facts_changed = True
 
     def _closed(self, call: LiveCall, leg: Leg, event: ChannelClosed) -> None:
         self._close_leg(call, leg, event.at, event.cause)
