@@ -10,6 +10,7 @@ Only MAIN_EVENTS are compared; that something was dialled or rang is seen in the
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
@@ -73,6 +74,8 @@ class CallTruth:
     start_estimated: bool = False
     end_estimated: bool = False
     legs: list[LegTruth] = field(default_factory=list)
+    legs_at_once: bool = False
+    """Several were called at once: nobody can know which of them the PBX begins with."""
     timeline: list[Step] = field(default_factory=list)
     slack: dict[str, float] = field(default_factory=dict)
     """Moment or length (of the call and its legs) to a tolerance of its own in seconds; say why beside it."""
@@ -157,7 +160,12 @@ def _of_call(truth: CallTruth, told: Told, sids: Mapping[str, str]) -> Iterator[
 
 _MOMENTS = frozenset({"start", "pbx_answer", "answer", "end"})
 _LENGTHS = frozenset({"ring", "talk", "hold", "queue_wait"})
-_SPECIAL = _MOMENTS | _LENGTHS | {"name", "hangup_cause", "merged_into", "legs", "timeline", "slack", "open"}
+_SPECIAL = (
+    _MOMENTS
+    | _LENGTHS
+    | {"name", "hangup_cause", "merged_into", "legs", "legs_at_once"}
+    | {"timeline", "slack", "open"}
+)
 
 
 def _unlike(name: str, true: object, told: object) -> Iterator[str]:
@@ -190,7 +198,9 @@ def _length(name: str, true: float | None, told: float | None, slack: Mapping[st
 
 def _legs(truth: CallTruth, told: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     numbers, theirs = [leg.number for leg in truth.legs], [leg.get("number") for leg in told]
-    if numbers != theirs:
+    if truth.legs_at_once and Counter(numbers) == Counter(theirs):
+        told = sorted(told, key=lambda leg: numbers.index(leg.get("number")))
+    elif numbers != theirs:
         yield f"legs are {numbers}, told {theirs}"
         return
     for index, (leg, ours) in enumerate(zip(truth.legs, told, strict=True)):

@@ -42,8 +42,3 @@ def talked(
         ],
     }
     return make(caller, by=callee, **usual | rest)
-
-
-def in_order(*calls: Call) -> list[Call]:
-    """Calls of phones that were called at once, in the order in which it reached them."""
-    return sorted(calls, key=lambda call: call.asked_at)

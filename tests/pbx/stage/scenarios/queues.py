@@ -6,7 +6,7 @@ from tests.pbx.stage.phone import Call
 from tests.pbx.stage.scenario import RING, TALK, Cast, pause, scenario
 from tests.pbx.stage.telling import called_leg, caller_leg, hangup, inbound, missed_leg
 from tests.pbx.stage.truth import CallTruth, seconds
-from tests.pbx.stage.usual import in_order, talked
+from tests.pbx.stage.usual import talked
 
 _TO_THE_QUEUE = "exten => 902165551ii5,1,Answer()\n same => n,Queue(6ii1)\n same => n,Hangup()"
 
@@ -85,22 +85,23 @@ async def queue_whose_agents_are_behind_local_channels(cast: Cast) -> Sequence[C
     end = await caller.hang_up()
     await target.until_ended()
 
-    truth = talked(
-        inbound,
-        caller,
-        target,
-        end=end,
-        pbx_answer=caller.answered_at,
-        ring=seconds(missed.rang_at, target.answered_at),
-        queue=cast.special(6, 1),
-        queue_position=1,
-        queue_wait=seconds(caller.answered_at, target.answered_at),
-        before=[_queued(cast, caller)],
-        answering={_left_queue(cast, caller)},
-    )
-    legs = {missed: missed_leg(first, "CANCEL"), target: truth.legs[1]}
-    truth.legs = [truth.legs[0], *(legs[call] for call in in_order(missed, target))]
-    return [truth]
+    return [
+        talked(
+            inbound,
+            caller,
+            target,
+            end=end,
+            pbx_answer=caller.answered_at,
+            ring=seconds(missed.rang_at, target.answered_at),
+            queue=cast.special(6, 1),
+            queue_position=1,
+            queue_wait=seconds(caller.answered_at, target.answered_at),
+            missed=[missed_leg(first, "CANCEL")],
+            legs_at_once=True,
+            before=[_queued(cast, caller)],
+            answering={_left_queue(cast, caller)},
+        )
+    ]
 
 
 @scenario(inbound=_TO_THE_QUEUE, queues=_queue(1, "PJSIP/1ii1", timeout=15))
