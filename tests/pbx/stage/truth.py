@@ -126,20 +126,25 @@ def differences(truths: Sequence[CallTruth], told: Sequence[Told]) -> list[str]:
 
 
 def _paired(truths: Sequence[CallTruth], told: Sequence[Told]) -> tuple[list[tuple[CallTruth, Told]], list[str]]:
-    """By the moments they began: each truth with the nearest call that is left."""
+    """Each truth with the call that is most like it of those left: by its numbers, then by when it began."""
     left, pairs, lines = list(told), [], []
     for truth in truths:
         if not left:
             lines.append(f"{truth.name}: no such call was told ({truth.caller_id} to {truth.callee_id})")
             continue
-        nearest = min(left, key=lambda call: abs(call["start_time"] - truth.start))
-        left.remove(nearest)
-        pairs.append((truth, nearest))
+        likest = min(left, key=lambda call: _unlikeness(truth, call))
+        left.remove(likest)
+        pairs.append((truth, likest))
     lines += [
         f"a call that nobody made was told: {call['caller_id']} to {call['callee_id']}, {call['status']}"
         for call in left
     ]
     return pairs, lines
+
+
+def _unlikeness(truth: CallTruth, told: Told) -> tuple[int, float]:
+    numbers = (truth.caller_id != told["caller_id"]) + (truth.callee_id != told["callee_id"])
+    return numbers, abs((told["start_time"] - truth.start).total_seconds())
 
 
 def _of_call(truth: CallTruth, told: Told, sids: Mapping[str, str]) -> Iterator[str]:

@@ -170,6 +170,7 @@ async def blind_transfer_twice(cast: Cast) -> Sequence[CallTruth]:
     await pause(TALK)
     sent_on_1 = await callee.refer(second.number)
     target_1 = await second.rings()
+    await pause(RING)
     await target_1.answer()
     await pause(TALK)
     sent_on_2 = await target_1.refer(third.number)
