@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from tests.pbx.stage.exchange import Address
-from tests.pbx.stage.scenario import PHONE_NAMES, PHONES, SECOND_TRUNK, TRUNK, Scenario
+from tests.pbx.stage.scenario import PHONE_NAMES, PHONES, TRUNK, Scenario
 
 PHONE_CONTEXT = "internal-stage"
 TRUNK_CONTEXT = "from-trunk-stage"
@@ -114,6 +114,3 @@ def _dialplan(scenario: Scenario) -> str:
     if scenario.inbound:
         parts += f"\n[{TRUNK_CONTEXT}]\n{scenario.text(scenario.inbound)}\n"
     return parts
-
-
-__all__ = ["SECOND_TRUNK", "TRUNK", "stage_configuration"]

@@ -38,7 +38,6 @@ class Exchange(asyncio.DatagramProtocol):
         self.sound_address: Address = self._sound.getsockname()
         self.phones: dict[str, Phone] = {}
         self.calls: dict[str, Call] = {}
-        self.unexpected: list[str] = []
         self._answers: dict[tuple[str, str], bytes] = {}
         self._waiting: dict[str, Callable[[Message], None]] = {}
         self._tasks: set[asyncio.Task[object]] = set()
@@ -129,7 +128,6 @@ class Exchange(asyncio.DatagramProtocol):
         elif message.method == "OPTIONS":
             self.send(message.answer(200, "OK", to_tag=new_tag()))
         elif message.method != "ACK":
-            self.unexpected.append(message.first_line)
             self.send(message.answer(404 if message.method == "INVITE" else 481, "Nobody", to_tag=new_tag()))
 
     def _answer_received(self, message: Message) -> None:

@@ -67,7 +67,7 @@ class Cast:
 
     def text(self, text: str) -> str:
         """`ii` made the scenario's digits."""
-        return text.replace("ii", self.digits)
+        return in_digits(text, self.digits)
 
     async def hang_up_all(self) -> None:
         """Ends what a scenario that went wrong has left."""
@@ -79,6 +79,10 @@ class Cast:
     def owns(self, number: str | None) -> bool:
         """Whether a number is one of this scenario's."""
         return number is not None and len(number) >= 4 and number.lstrip("+")[-3:-1] == self.digits
+
+
+def in_digits(text: str, digits: str) -> str:
+    return text.replace("ii", digits)
 
 
 Play = Callable[[Cast], Awaitable[Sequence[CallTruth]]]
@@ -99,7 +103,7 @@ class Scenario:
     """Versions of Asterisk on which it cannot be played, and why."""
 
     def text(self, text: str) -> str:
-        return text.replace("ii", self.digits)
+        return in_digits(text, self.digits)
 
 
 SCENARIOS: dict[str, Scenario] = {}

@@ -79,9 +79,16 @@ class CallTruth:
     timeline: list[Step] = field(default_factory=list)
     slack: dict[str, float] = field(default_factory=dict)
     """Moment or length (of the call and its legs) to a tolerance of its own in seconds; say why beside it."""
-
     open: frozenset[str] = frozenset()
     """Columns of which docs/call-record.md does not say enough to know the truth; they are not compared."""
+
+    @property
+    def caller_e164(self) -> str | None:
+        return public_number(self.caller_id)
+
+    @property
+    def callee_e164(self) -> str | None:
+        return public_number(self.callee_id)
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON
         told = asdict(self)
@@ -98,6 +105,15 @@ class CallTruth:
         values["open"] = frozenset(values["open"])
         values["timeline"] = [frozenset(step) for step in values["timeline"]]
         return cls(**values)
+
+
+def public_number(number: str | None) -> str | None:
+    """A number of the stage in E.164: in Turkey, written as people dial it there or with the country's code."""
+    if number is None or not number.removeprefix("+").isdecimal():
+        return None
+    if number.startswith("0532"):
+        return f"+90{number[1:]}"
+    return f"+{number.removeprefix('+')}" if number.removeprefix("+").startswith("90216") else None
 
 
 def seconds(begin: datetime, end: datetime) -> float:
@@ -150,7 +166,7 @@ def _unlikeness(truth: CallTruth, told: Told) -> tuple[int, float]:
 def _of_call(truth: CallTruth, told: Told, sids: Mapping[str, str]) -> Iterator[str]:
     merged = sids.get(truth.merged_into, "?") if truth.merged_into else None
     yield from _unlike("merged_into", merged, told.get("merged_into"))
-    for name in {f.name for f in fields(CallTruth)} - _SPECIAL - truth.open:
+    for name in sorted(_PLAIN - truth.open):
         yield from _unlike(name, getattr(truth, name), told.get(name))
     if truth.hangup_cause is not None:
         yield from _unlike("hangup_cause", truth.hangup_cause, told.get("hangup_cause"))
@@ -165,12 +181,9 @@ def _of_call(truth: CallTruth, told: Told, sids: Mapping[str, str]) -> Iterator[
 
 _MOMENTS = frozenset({"start", "pbx_answer", "answer", "end"})
 _LENGTHS = frozenset({"ring", "talk", "hold", "queue_wait"})
-_SPECIAL = (
-    _MOMENTS
-    | _LENGTHS
-    | {"name", "hangup_cause", "merged_into", "legs", "legs_at_once"}
-    | {"timeline", "slack", "open"}
-)
+_OF_THE_TRUTH_ALONE = frozenset({"name", "legs_at_once", "slack", "open"})
+_SPECIAL = _MOMENTS | _LENGTHS | _OF_THE_TRUTH_ALONE | {"hangup_cause", "merged_into", "legs", "timeline"}
+_PLAIN = {f.name for f in fields(CallTruth)} - _SPECIAL | {"caller_e164", "callee_e164"}
 
 
 def _unlike(name: str, true: object, told: object) -> Iterator[str]:

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from agent.calls.numbers import NumberPlan
+from agent.calls.rules import CallRules
 from config.settings import TenancySettings
 from tests.pbx.stage.truth import differences, load_truths
 from tests.unit.agent.captures import WIRE, events, frames, is_empty, new_model
@@ -13,7 +15,7 @@ CAPTURES = sorted(str(path.relative_to(WIRE).with_suffix("")) for path in (WIRE 
 
 @pytest.mark.parametrize("name", CAPTURES)
 def test_the_record_of_a_played_feature_says_what_people_did(name: str) -> None:
-    model = new_model(TenancySettings())
+    model = new_model(TenancySettings(), CallRules(numbers=NumberPlan("TR")))
     told: list[dict[str, Any]] = []  # Any: columns
     for event in events(frames(name)):
         model.apply(event)
