@@ -33,10 +33,9 @@ class AmiMessage:
 
     def __init__(self, raw: bytes, encoding: str = DEFAULT_ENCODING) -> None:
         self.raw = raw
-        # No database takes NUL in a text; it is shown like a letter that cannot be told.
-        self._told = raw if b"\0" not in raw else raw.replace(b"\0", _NUL_SHOWN)
         self._encoding = encoding  # of what is no UTF-8
-        self._folded: bytes | None = None  # the same in lower case, each line with its end before it
+        self._told: bytes | None = None  # the same as it is read
+        self._folded = b""  # that in lower case, each line with its end before it
         if raw.startswith(b"Event: "):
             end = raw.find(b"\r\n")
             self.name = raw[7:end].decode("ascii", "replace") if end > 0 else raw[7:].decode("ascii", "replace")
@@ -45,15 +44,18 @@ class AmiMessage:
 
     def get(self, key: str, default: str = "") -> str:
         """The first value of `key` (in lower case), or `default`."""
-        if self._folded is None:
-            self._folded = b"\r\n" + self._told.lower()
+        told = self._told or self._read()
         needle = _NEEDLES.get(key) or _needle(key)
         found = self._folded.find(needle)
         if found < 0:
             return default
         start = found + len(needle) - 2
-        end = self._told.find(b"\r\n", start)
-        return decoded((self._told[start:end] if end >= 0 else self._told[start:]).removeprefix(b" "), self._encoding)
+        end = told.find(b"\r\n", start)
+        value = (told[start:end] if end >= 0 else told[start:]).removeprefix(b" ")
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return decoded(value, self._encoding)
 
     def all(self, key: str) -> list[str]:
         """Every value of `key` (in lower case), in order."""
@@ -62,7 +64,7 @@ class AmiMessage:
     def fields(self) -> dict[str, list[str]]:
         """All fields by their key in lower case."""
         fields: dict[str, list[str]] = {}
-        for told in self._told.split(b"\r\n"):
+        for told in self._read().split(b"\r\n"):
             line = decoded(told, self._encoding)
             key, colon, value = line.partition(":")
             if colon:
@@ -70,6 +72,12 @@ class AmiMessage:
             elif line:  # raw lines of an old-style Command
                 fields.setdefault("output", []).append(line)
         return fields
+
+    def _read(self) -> bytes:
+        # No database takes NUL in a text; it is shown like a letter that cannot be told.
+        told = self._told = self.raw if b"\0" not in self.raw else self.raw.replace(b"\0", _NUL_SHOWN)
+        self._folded = b"\r\n" + told.lower()
+        return told
 
     def __repr__(self) -> str:
         return f"<AmiMessage {self.name or 'Response'} {len(self.raw)} bytes>"  # its content is personal data
