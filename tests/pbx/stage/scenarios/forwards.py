@@ -44,22 +44,22 @@ async def forward_by_a_phone_to_a_number_outside(cast: Cast) -> Sequence[CallTru
 
 @scenario(inbound="exten => 902165551ii1,1,Dial(Local/1ii3@internal-stage,20)\n same => n,Hangup()")
 async def forward_by_the_dialplan(cast: Cast) -> Sequence[CallTruth]:
-    """Over a Local channel that Asterisk takes out of the way as soon as sound flows."""
-    return await _straight(cast, 3)
+    """Over a Local channel that Asterisk takes out of the way once sound flows."""
+    return await _straight(cast, talk=2.0)
 
 
 @scenario(inbound="exten => 902165551ii1,1,Dial(Local/1ii3@internal-stage/n,20)\n same => n,Hangup()")
 async def forward_by_the_dialplan_over_a_local_channel_that_stays(cast: Cast) -> Sequence[CallTruth]:
-    return await _straight(cast, 3)
+    return await _straight(cast, talk=TALK)
 
 
-async def _straight(cast: Cast, phone: int) -> Sequence[CallTruth]:
-    outside, third = cast.outside(1), cast.phone(phone)
+async def _straight(cast: Cast, *, talk: float) -> Sequence[CallTruth]:
+    outside, third = cast.outside(1), cast.phone(3)
     caller = await outside.call(cast.did(1))
     target = await third.rings()
     await pause(RING)
     await target.answer()
-    await pause(TALK)
+    await pause(talk)
     end = await caller.hang_up()
     await target.until_ended()
     return [talked(inbound, caller, target, end=end)]
