@@ -1,17 +1,19 @@
 """How the running agent answers on its Unix socket: its command line today, services on the box as well."""
 
 import contextlib
+import json
 import logging
 import socket
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from agent.calls.context import CallContext
@@ -43,6 +45,12 @@ class Control(Protocol):
         """Read the tenant rules again and give unassigned calls to the tenants they now match."""
         ...
 
+    def rebuild(
+        self, *, since: datetime, until: datetime | None, dry_run: bool
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Derive stored calls again from the journal, telling now and then how far it is."""
+        ...
+
     async def retry_quarantined(self, call_sid: str | None) -> int:
         """Send refused calls again, one or all; how many."""
         ...
@@ -69,16 +77,46 @@ def make_app(control: Control) -> Starlette:
     async def retry(request: Request) -> Response:
         return JSONResponse({"requeued": await control.retry_quarantined(request.query_params.get("call_sid"))})
 
+    async def rebuild(request: Request) -> Response:
+        query = request.query_params
+        try:
+            since = _moment(query["since"])
+            until = _moment(query["until"]) if "until" in query else None
+        except (KeyError, ValueError):
+            return problem(422, "No time", "since and until have to be moments with a zone, in ISO 8601")
+        steps = control.rebuild(since=since, until=until, dry_run=query.get("dry_run") == "true")
+        first = await anext(steps)  # what cannot be done at all is told before the answer begins
+        return StreamingResponse(_lines(first, steps), media_type="application/x-ndjson")
+
     return Starlette(
         routes=[
             Route("/v1/status", status),
             Route("/v1/calls", calls),
             Route("/v1/sync", sync, methods=["POST"]),
             Route("/v1/tenants/reassign", reassign, methods=["POST"]),
+            Route("/v1/calls/rebuild", rebuild, methods=["POST"]),
             Route("/v1/quarantine/retry", retry, methods=["POST"]),
         ],
         exception_handlers={AgentError: _unable, ConfigError: _unable},
     )
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("a moment needs a zone")
+    return moment
+
+
+async def _lines(first: dict[str, Any], steps: AsyncGenerator[dict[str, Any], None]) -> AsyncIterator[str]:
+    """A JSON object a line; when nobody reads any more, the work ends."""
+    async with contextlib.aclosing(steps):
+        yield f"{json.dumps(first)}\n"
+        try:
+            async for step in steps:
+                yield f"{json.dumps(step)}\n"
+        except AgentError as exc:  # the answer has begun, so it is no status any more
+            yield f"{json.dumps({'error': str(exc)})}\n"
 
 
 def problem(status: int, title: str, detail: str) -> Response:

@@ -5,8 +5,8 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any
@@ -16,6 +16,7 @@ from agent.calls.context import CallContext
 from agent.calls.numbers import NumberPlan
 from agent.calls.rules import CallRules
 from agent.calls.tenancy import assign, facts_of
+from agent.errors import AgentError
 from agent.health import AgentStatus
 from agent.jobs import Jobs
 from agent.live.feed import LiveFeed
@@ -23,12 +24,14 @@ from agent.live.store import ContextStore
 from agent.notify import Notifier
 from agent.pbx.asterisk.connector import AsteriskConnector
 from agent.pbx.asterisk.interpreter import AsteriskInterpreter
+from agent.pbx.text import DEFAULT_ENCODING
 from agent.probe import Probe
 from agent.store.engine import Store, open_store
 from agent.store.journal import Journal
 from agent.store.outbox import SqliteOutbox
 from agent.store.repository import Repository
 from agent.store.writer import Writer
+from agent.tracking.rebuild import Rebuild
 from agent.tracking.tracker import Tracker
 from config.errors import ConfigError
 from config.settings import AsteriskSettings, Settings
@@ -51,6 +54,12 @@ _STATUS_SECONDS = 2.0  # how old the line in `systemctl status` may be
 def rules_of(settings: Settings) -> dict[str, CallRules]:
     """What the settings say about each PBX's trunks, applications and numbers, by the PBX's name."""
     return {pbx.name: _rules_of(pbx, country=pbx.country or settings.country) for pbx in settings.pbx}
+
+
+def interpreters_of(settings: Settings) -> Callable[[str], AsteriskInterpreter]:
+    """What makes an interpreter of a PBX's words, by the PBX's name."""
+    encodings = {pbx.name: settings.encoding_of(pbx) for pbx in settings.pbx}
+    return lambda name: AsteriskInterpreter(encodings.get(name, DEFAULT_ENCODING))
 
 
 def _rules_of(pbx: AsteriskSettings, *, country: str | None) -> CallRules:
@@ -113,6 +122,9 @@ class Daemon:
         self._settings = settings
         self._reload = reload
         self._notifier = notifier
+        self._store = store
+        self._writer = writer
+        self._is_rebuilding = False
         self._stop = asyncio.Event()
         self._bug: asyncio.Future[None]
         self._repository = Repository(store, writer)
@@ -284,6 +296,38 @@ class Daemon:
         if self._syncer is not None:
             self._syncer.wake()
         return result.as_dict()
+
+    async def rebuild(
+        self, *, since: datetime, until: datetime | None, dry_run: bool
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Derive stored calls again from the journal by the rules as they are in the settings now."""
+        if self._is_rebuilding:
+            raise AgentError("calls are being rebuilt already; wait until that has ended")
+        self._is_rebuilding = True
+        try:
+            settings = self._reload() if dry_run else self._reloaded()
+            rebuild = Rebuild(
+                store=self._store,
+                writer=self._writer,
+                site=self._settings.site,
+                tenancy=settings.tenancy,
+                rules=rules_of(settings),
+                interpreter=interpreters_of(settings),
+                since=since,
+                until=until,
+                dry_run=dry_run,
+            )
+            async with aclosing(rebuild.run()) as steps:
+                async for progress in steps:
+                    if self._syncer is not None and progress.changed and not dry_run:
+                        self._syncer.wake()
+                    yield progress.as_dict()
+        finally:
+            self._is_rebuilding = False
+
+    def _reloaded(self) -> Settings:
+        self.reload_rules()
+        return self._settings
 
     async def retry_quarantined(self, call_sid: str | None) -> int:
         """Send refused calls again."""

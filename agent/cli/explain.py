@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.calls.rules import CallRules
@@ -11,7 +12,7 @@ from agent.cli.call_text import timeline_lines
 from agent.cli.faults import CommandFailed
 from agent.cli.local import LocalCalls, literally
 from agent.cli.output import counted, moment, printable, table
-from agent.pbx.asterisk.interpreter import AsteriskInterpreter
+from agent.daemon import interpreters_of, rules_of
 from agent.pbx.asterisk.protocol import AmiMessage
 from agent.pbx.feed import LINE_LOST
 from agent.store import amend
@@ -40,13 +41,14 @@ class Explained:
         self.call_sid, pbx, begun = self._find(calls, sid)
         self.held: Span | None = span(connection, pbx)
         if self.held is not None:
-            first = first_segment(connection, pbx, begun, interpreter=AsteriskInterpreter)
+            interpreter = partial(interpreters_of(settings), pbx)
+            first = first_segment(connection, pbx, begun, interpreter=interpreter)
             derivation = Derivation(
                 site=settings.site,
                 pbx=pbx,
-                rules=_rules(settings, pbx),
-                assign=lambda facts: assign(settings.tenancy, facts),
-                interpreter=AsteriskInterpreter(),
+                rules=rules_of(settings).get(pbx, CallRules()),
+                assign=partial(assign, settings.tenancy),
+                interpreter=interpreter(),
             )
             heard = _heard(connection, derivation, first, self.held.last_id)
             self.explanation = explain(heard, derivation, self.call_sid)
@@ -145,12 +147,6 @@ class Explained:
         retold = Retold(call.to_row(), call.assignment.tenant, noise=derived.noise)
         found = amend.compare([retold], connection=connection)
         self.difference = found[0] if found and found[0].left is None else None
-
-
-def _rules(settings: "Settings", pbx: str) -> CallRules:
-    from agent.daemon import rules_of
-
-    return rules_of(settings).get(pbx, CallRules())
 
 
 def _heard(

@@ -76,8 +76,7 @@ async def _without_agent(
 ) -> None:
     """Holding the database meanwhile."""
     from agent.cli.local import database_of
-    from agent.daemon import rules_of
-    from agent.pbx.asterisk.interpreter import AsteriskInterpreter
+    from agent.daemon import interpreters_of, rules_of
     from agent.store.engine import open_store
     from agent.store.writer import Writer
     from agent.tracking.rebuild import Rebuild
@@ -89,7 +88,7 @@ async def _without_agent(
             site=settings.site,
             tenancy=settings.tenancy,
             rules=rules_of(settings),
-            interpreter=lambda pbx: AsteriskInterpreter(),
+            interpreter=interpreters_of(settings),
             since=since,
             until=until,
             dry_run=dry_run,

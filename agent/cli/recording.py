@@ -131,7 +131,12 @@ def _header(settings: "Settings", pbxes: Sequence[str]) -> RecordingHeader:
         site=settings.site,
         tenancy=settings.tenancy,
         pbx=tuple(
-            RecordedPbx(name=pbx.name, kind=pbx.kind, rules=told_rules(rules_of(settings)[pbx.name]))
+            RecordedPbx(
+                name=pbx.name,
+                kind=pbx.kind,
+                encoding=settings.encoding_of(pbx),
+                rules=told_rules(rules_of(settings)[pbx.name]),
+            )
             for pbx in settings.pbx
             if pbx.name in pbxes
         ),

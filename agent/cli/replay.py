@@ -2,9 +2,9 @@
 
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,6 +50,7 @@ def replay(
     the settings, else the defaults.
     """
     import asyncio
+    import tempfile
 
     from agent.cli.replay_input import Options, opened, settings_beside
 
@@ -60,10 +61,9 @@ def replay(
         country=_country(country),
         times=times,
     )
-    settings = settings_beside(settings_file, DEFAULT_FILE)
     with _ended_by_sigterm(), tempfile.TemporaryDirectory(prefix="edge-agent-replay-") as directory:
         database = Path(directory) / "edge.db"
-        with opened(file, options, settings) as source:
+        with opened(file, options, partial(settings_beside, settings_file, DEFAULT_FILE)) as source:
             result = asyncio.run(_derive(source, database))
         if result.not_understood:
             source.notes.append(
@@ -109,7 +109,6 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 async def _derive(source: "Source", database: Path) -> "Replayed":
     from agent.calls.tenancy import assign
-    from agent.cli.replay_input import INTERPRETERS
     from agent.store.engine import open_store
     from agent.store.writer import Writer
     from agent.tracking.derive import Derivation
@@ -121,7 +120,7 @@ async def _derive(source: "Source", database: Path) -> "Replayed":
             pbx=pbx,
             rules=rules,
             assign=lambda facts: assign(source.tenancy, facts),
-            interpreter=INTERPRETERS["asterisk"](),
+            interpreter=source.interpreters[pbx],
         )
         for pbx, rules in source.rules.items()
     }

@@ -2,28 +2,26 @@
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from agent.calls.numbers import NumberPlan
 from agent.calls.rules import CallRules
 from agent.cli.faults import CommandFailed
 from agent.cli.output import counted
 from agent.pbx.arrivals import Arrivals, IndexUnreadable, read_arrivals
 from agent.pbx.asterisk.capture import CaptureReader, Clock, NotAmi, Survey, survey
 from agent.pbx.asterisk.interpreter import AsteriskInterpreter
+from agent.pbx.feed import Interpreter
+from agent.pbx.text import DEFAULT_ENCODING
 from agent.store.history import timed
 from agent.store.recording import MAGIC, RecordingReader, RecordingUnreadable
 from agent.tracking.replay import Heard
-from config.settings import TenancySettings
-
-if TYPE_CHECKING:
-    from config.settings import Settings
+from config.settings import AsteriskSettings, Settings, TenancySettings
 
 INDEX_ENDINGS: Final = (".times", ".index", ".idx")
 DEFAULT_SITE: Final = "replay"
@@ -53,6 +51,7 @@ class Source:
     rules: dict[str, CallRules]  # by PBX
     heard: Iterator[Heard]
     clock: Clock | None = None  # of a capture
+    interpreters: dict[str, Interpreter] = field(default_factory=dict)  # by PBX, as rules
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -62,13 +61,13 @@ class Source:
 
 
 @contextmanager
-def opened(file: Path, options: Options, settings: "Settings | None") -> Iterator[Source]:
-    """Open a recording or capture. Raises CommandFailed for anything else."""
+def opened(file: Path, options: Options, settings: Callable[[], Settings | None]) -> Iterator[Source]:
+    """Open a recording, or a capture by these settings. Raises CommandFailed for anything else."""
     with _plain_file(file) as stream:
         head = stream.peek(len(MAGIC))[: len(MAGIC)]
         if not head:
             raise CommandFailed(f"{file} is empty; there is nothing to replay")
-        source = _recording(file, stream, options) if head == MAGIC else _capture(file, stream, options, settings)
+        source = _recording(file, stream, options) if head == MAGIC else _capture(file, stream, options, settings())
         source.rules = {name: _with_options(rules, options) for name, rules in source.rules.items()}
         yield source
 
@@ -113,6 +112,7 @@ def _recording(file: Path, stream: "BufferedReader[FileIO]", options: Options) -
             source.notes.append(f"PBX {pbx.name} is of kind {pbx.kind}, which this version does not know: left out")
         elif options.pbx in {None, pbx.name}:
             source.rules[pbx.name] = pbx.call_rules()
+            source.interpreters[pbx.name] = INTERPRETERS[pbx.kind](pbx.encoding or DEFAULT_ENCODING)
     source.heard = _recorded(reader, source)
     return source
 
@@ -131,8 +131,11 @@ def _recorded(reader: RecordingReader, source: Source) -> Iterator[Heard]:
 # Captures
 
 
-def _capture(file: Path, stream: "BufferedReader[FileIO]", options: Options, settings: "Settings | None") -> Source:
-    site, pbx, tenancy, rules = _names(options, settings)
+def _capture(file: Path, stream: "BufferedReader[FileIO]", options: Options, settings: Settings | None) -> Source:
+    from agent.daemon import interpreters_of, rules_of
+
+    settings = _settings_of(options, settings)
+    (pbx,) = settings.pbx
     status = os.fstat(stream.fileno())
     modified_at = datetime.fromtimestamp(status.st_mtime, UTC)
     index = _index(file, options, capture_bytes=status.st_size)
@@ -144,9 +147,10 @@ def _capture(file: Path, stream: "BufferedReader[FileIO]", options: Options, set
     if index is not None:
         found = Survey(Clock.INDEX, datetime.fromtimestamp(index.moments[0], UTC))
     reader = CaptureReader(found.clock, found.first_at or modified_at)
-    source = Source("capture", site, tenancy, {pbx: rules}, iter(()), found.clock)
+    source = Source("capture", settings.site, settings.tenancy, rules_of(settings), iter(()), found.clock)
+    source.interpreters[pbx.name] = interpreters_of(settings)(pbx.name)
     pieces = index.pieces(stream) if index is not None else ((None, data) for data in _pieces(stream))
-    source.heard = _captured(reader, pieces, source, pbx)
+    source.heard = _captured(reader, pieces, source, pbx.name)
     return source
 
 
@@ -181,19 +185,17 @@ def _capture_notes(reader: CaptureReader) -> Iterator[str]:
         yield "the capture ends in the middle of a message"
 
 
-def _names(options: Options, settings: "Settings | None") -> tuple[str, str, TenancySettings, CallRules]:
-    """Site, PBX, tenancy and rules of a capture, which tells none of them."""
-    if settings is None:
-        name = options.pbx or DEFAULT_PBX
-        return options.site or DEFAULT_SITE, name, TenancySettings(), CallRules()
-    from agent.daemon import rules_of
-
-    known: Mapping[str, CallRules] = rules_of(settings)
+def _settings_of(options: Options, settings: Settings | None) -> Settings:
+    """The settings of a capture, which tells none: site, tenancy and the one PBX whose it is."""
+    base = settings or Settings(site=DEFAULT_SITE)
+    known = {pbx.name: pbx for pbx in base.pbx}
     if options.pbx is None and len(known) > 1:
         raise CommandFailed(f"the settings know several PBXes; say which this is with --pbx: {', '.join(known)}")
     name = options.pbx or next(iter(known), DEFAULT_PBX)
-    default = CallRules(numbers=NumberPlan(settings.country))
-    return options.site or settings.site, name, settings.tenancy, known.get(name, default)
+    pbx = known.get(name) or AsteriskSettings(name=name, username="replay")
+    if options.country is not None:
+        pbx = pbx.model_copy(update={"country": options.country})
+    return base.model_copy(update={"site": options.site or base.site, "pbx": (pbx,)})
 
 
 def _index(file: Path, options: Options, *, capture_bytes: int) -> Arrivals | None:
@@ -217,7 +219,7 @@ def _pieces(stream: "BufferedReader[FileIO]") -> Iterator[bytes]:
         yield data
 
 
-def settings_beside(file: Path | None, default: Path) -> "Settings | None":
+def settings_beside(file: Path | None, default: Path) -> Settings | None:
     """The settings that are named, else those of this machine if it has any this user may read."""
     from agent.cli.settings import load_to_look
     from config.errors import ConfigError

@@ -37,7 +37,7 @@ class Span(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Some segments in order, the ids of those that are damaged, and the id to go on from."""
+    """Some segments in order, the ids of damaged ones that stand before them, and the id to go on from."""
 
     segments: list[Segment]
     damaged: list[int]
@@ -85,6 +85,9 @@ def read_part(connection: sqlite3.Connection, pbx: str, *, first: int, last: int
         try:
             frames = decode(blob)
         except SegmentDamaged:
+            if segments:
+                next_id = segment_id  # the next part begins with it
+                break
             damaged.append(segment_id)
             continue
         segments.append(Segment(segment_id, pbx, boot_id, number, moment_of(first_at), monotonic_ns, frames))

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.calls.rules import CallRules
 from agent.store.segment import Segment, SegmentDamaged, decode
-from config.settings import PlainName, TenancySettings
+from config.settings import Encoding, PlainName, TenancySettings
 
 MAGIC: Final = b"sentiric-edge recording\n"
 FORMAT: Final = 1
@@ -54,6 +54,7 @@ class RecordedPbx(BaseModel):
 
     name: PlainName
     kind: str = "asterisk"
+    encoding: Encoding | None = None  # of names that are no UTF-8
     rules: dict[str, Any] = Field(default_factory=dict)  # Any: each rule's own type, checked when rules are made of it
 
     def call_rules(self) -> CallRules:

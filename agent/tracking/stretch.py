@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from agent.pbx.feed import Interpreter
-from agent.store.history import id_at, read_part, timed
+from agent.store.history import id_at, read_part, span, timed
 from agent.store.rows import moment_of, moment_text
 
 # How much earlier than a call's first moment, by the PBX's clock, its first frame may have come by ours.
@@ -38,10 +38,12 @@ def first_segment(
 
 
 def _clock_ahead(connection: sqlite3.Connection, pbx: str, first: int, interpreter: Interpreter) -> timedelta:
-    """How far the PBX's clock was before ours when this was said; nothing if it tells no times."""
-    for segment in read_part(connection, pbx, first=first, last=first + _CLOCK_SEGMENTS).segments:
-        for frame, at in timed(segment):
-            event = interpreter.interpret(frame.data, at)
-            if event is not None and event.at != at:
-                return event.at - at
+    """How far the PBX's clock was before ours then, or when the journal began; nothing if it tells no times."""
+    held = span(connection, pbx)
+    for begin in (first, held.first_id if held else first):
+        for segment in read_part(connection, pbx, first=begin, last=begin + _CLOCK_SEGMENTS).segments:
+            for frame, at in timed(segment):
+                event = interpreter.interpret(frame.data, at)
+                if event is not None and event.at != at:
+                    return event.at - at
     return timedelta()
