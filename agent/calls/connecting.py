@@ -178,6 +178,8 @@ def hangup_requested(call: LiveCall, leg: Leg, event: HangupRequested) -> None:
     if leg.is_local or leg.handed_on or call.hung_up_by is not None:
         return
     is_caller = leg.channel == call.caller_channel
+    if is_caller and leg.up_at is None and call.tone is not None:
+        return  # the far end was told that it is busy, and rang off
     if not is_caller and (call.answered_at is None or leg.up_at is None):
         return  # a phone that declined or was busy does not end the call
     call.hung_up_by = leg.channel

@@ -219,12 +219,11 @@ class LiveCall:
         self.note(at, "answered", who=by)
         self.run_clocks(at)
 
-    def answer_as_originated(self, at: datetime) -> None:
+    def answer_as_originated(self) -> None:
         """The PBX rang somebody and connected nobody else, as for a wake-up call: who picked up answered."""
         leg = self.originated()
         if leg is not None and leg.up_at is not None and self.answered_at is None:
             self.mark_answered(leg, leg.up_at, by=leg.number)
-            self.talk_seconds = seconds_between(leg.up_at, at)
 
     def stop_ringing(self, at: datetime) -> None:
         """Nobody is being rung any more."""

@@ -48,11 +48,9 @@ from agent.calls.events import (
 from agent.calls.leg import Leg, leg_number
 from agent.calls.live_call import MAX_LEGS, MAX_LINKED, LiveCall
 from agent.calls.rules import CallRules, endpoint_of, queue_name
-from agent.calls.services import SPECIAL_EXTENSIONS
+from agent.calls.services import DIALLED_LEG, SPECIAL_EXTENSIONS
 from agent.calls.tenancy import Assignment, CallFacts
 
-# What Asterisk shows as the application of a leg that somebody dialled.
-_DIALLED_LEG: Final = frozenset({"AppDial", "AppQueue"})
 # The kind of a bridge, as the application of a listed channel tells it.
 _BRIDGE_KINDS: Final = {"Park": BridgeKind.HOLDING, "ConfBridge": BridgeKind.CONFERENCE}
 # A late or repeated word about a channel that is gone must not bring it back to life.
@@ -349,7 +347,7 @@ class CallModel:
             leg.number = leg_number(endpoint, "", event.number, is_trunk=self.rules.is_trunk(endpoint))
             if leg is not root and not leg.is_local and not call.caller_channel and root is not None and root.is_local:
                 call.caller_channel = leg.channel  # the phone behind the Local channel that the call began with
-                call.caller_number, call.caller_name = leg.number, None
+                call.caller_number, call.caller_name = leg.number, event.caller_name or root.caller_name
                 call.note_leg(event.at, "began", leg)
         if event.up:
             services.mark_up(call, leg, event.at)
@@ -409,7 +407,7 @@ class CallModel:
             self._opening_told(call, leg, event)
         if event.up and leg.up_at is None:
             services.mark_up(call, leg, event.at)
-        if event.application in _DIALLED_LEG and leg is not call.root:
+        if event.application in DIALLED_LEG and leg is not call.root:
             leg.dialled = True
         if event.application.lower() == "queue":
             call.queue = call.queue or queue_name(event.application_data)
@@ -451,6 +449,7 @@ class CallModel:
             if call.caller_number is None and event.number is not None:
                 call.caller_number = event.number
                 call.facts_changed = True
+        leg.caller_name = leg.caller_name or event.name
         if leg.number is None and event.number is not None:
             leg.number = event.number
             call.facts_changed = True
@@ -477,7 +476,7 @@ class CallModel:
         call.stop_ringing(at)
         call.leave_queue(at)
         if not call.attempts():
-            call.answer_as_originated(at)
+            call.answer_as_originated()
         call.ended_at = max(at, call.started_at)
         call.assignment = self.assign(call.facts())
         for linked in call.linked:

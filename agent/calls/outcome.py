@@ -24,6 +24,11 @@ BUSY: Final = Outcome(Status.FAILED, Disposition.BUSY)
 CONGESTION: Final = Outcome(Status.FAILED, Disposition.CONGESTION)
 FAILED: Final = Outcome(Status.FAILED, Disposition.FAILED)
 
+_SAID_OUTRIGHT: Final[dict[DialStatus | None, Outcome]] = {
+    DialStatus.BUSY: BUSY,
+    DialStatus.CONGESTION: CONGESTION,
+    DialStatus.CHANUNAVAIL: FAILED,
+}
 # Q.850 causes of a leg whose DialStatus only says NOANSWER although nobody could have answered:
 # unallocated, no route, no user responding, subscriber absent, rejected, out of order, invalid number, unspecified.
 _UNREACHABLE: Final = frozenset({1, 2, 3, 18, 20, 21, 22, 27, 28, 31, 38, 41, 58, 88, 111})
@@ -95,17 +100,15 @@ def _of_attempt(legs: set[Outcome]) -> Decision:
 
 
 def _of_leg(status: DialStatus | None, cause: int | None) -> Outcome:
+    if status in _SAID_OUTRIGHT:
+        return _SAID_OUTRIGHT[status]
     match status:
-        case DialStatus.BUSY:
-            return BUSY
-        case DialStatus.CONGESTION:
-            return CONGESTION
-        case DialStatus.CHANUNAVAIL:
-            return FAILED
         case DialStatus.CANCEL:  # the caller stayed: taken back by the PBX, or everything was hung up because it stops
             return FAILED if cause and cause != _ANSWERED_ELSEWHERE else NO_ANSWER
-        case None:  # the attempt was cut short, as by a restart of the PBX
-            return _of_cause(cause) if cause else FAILED
+        case None if cause is None:  # the attempt was cut short, as by a restart of the PBX
+            return FAILED
+        case None:  # older Asterisks do not tell how an attempt of their own ended
+            return _of_cause(cause)
         case _:
             return FAILED if cause in _UNREACHABLE else NO_ANSWER
 

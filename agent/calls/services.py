@@ -12,21 +12,28 @@ from agent.calls.rules import queue_name
 
 # Extensions that name no number: start, invalid, timeout, hangup, failed, operator.
 SPECIAL_EXTENSIONS: Final = frozenset({"", "s", "i", "t", "T", "h", "e", "o", "a", "failed"})
+# What Asterisk shows as the application of a leg that somebody dialled, with an extension that nobody did.
+DIALLED_LEG: Final = frozenset({"AppDial", "AppDial2", "AppQueue"})
 _TONES: Final = {"busy": BUSY, "congestion": CONGESTION}
 
 
 def app_started(call: LiveCall, leg: Leg, event: AppStarted) -> None:
     """The dialplan goes on with a channel."""
     dial_came_to_nothing(call, leg)
-    if leg is call.root and call.callee is None and event.exten not in SPECIAL_EXTENSIONS:
-        call.callee = event.exten
-        call.facts_changed = True
     application = event.application.lower()
+    if leg is call.root and call.callee is None and event.application not in DIALLED_LEG:
+        _dialled_number(call, event.exten)
     if application in DIALLING:
         if application == "queue":  # QueueCallerJoin tells the same, to those who may hear it
             call.queue = call.queue or queue_name(event.data)
         dial_started(call, leg, event)
     in_application(call, leg, event.application, event.at)
+
+
+def _dialled_number(call: LiveCall, exten: str) -> None:
+    if exten not in SPECIAL_EXTENSIONS:
+        call.callee = exten
+        call.facts_changed = True
 
 
 def in_application(call: LiveCall, leg: Leg, application: str, at: datetime) -> None:

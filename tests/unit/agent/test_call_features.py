@@ -130,11 +130,17 @@ def test_three_in_a_conference_are_a_call_each() -> None:
 
 
 def test_a_caller_who_hangs_up_on_a_busy_tone_found_it_busy() -> None:
-    story = ringing().dial_ends("x", DialStatus.BUSY).closes("x", cause=17).app("Busy", "20").wait(3)
+    story = ringing().dial_ends("x", DialStatus.BUSY).closes("x", cause=17).up("a").app("Busy", "20").wait(3)
 
     row = told(story.hangs_up("a").closes("a", cause=17))
 
     assert (row["status"], row["disposition"], row["hangup_source"]) == ("failed", "busy", "caller")
+
+
+def test_a_caller_whose_far_end_is_told_that_it_is_busy_did_not_hang_up() -> None:
+    row = told(Story().from_trunk().app("Busy").hangs_up("a").closes("a", cause=17))
+
+    assert (row["disposition"], row["hangup_source"]) == ("busy", "pbx")
 
 
 def test_a_congestion_tone_without_any_attempt_is_congestion() -> None:
