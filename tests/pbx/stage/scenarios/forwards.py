@@ -86,10 +86,11 @@ async def forward_by_the_dialplan_to_a_number_outside(cast: Cast) -> Sequence[Ca
 )
 async def follow_me_to_the_second_number(cast: Cast) -> Sequence[CallTruth]:
     """Who picks up is asked whether to take the call, and only then connected with the caller."""
-    caller = await cast.phone(1).call(cast.special(4, 1))
-    missed = await cast.phone(2).rings()
+    first, second, third = cast.phone(1), cast.phone(2), cast.phone(3)
+    caller = await first.call(cast.special(4, 1))
+    missed = await second.rings()
     await missed.until_ended()
-    target = await cast.phone(3).rings()
+    target = await third.rings()
     await pause(RING)
     await target.answer()
     await pause(2.5)
@@ -118,35 +119,13 @@ async def follow_me_to_the_second_number(cast: Cast) -> Sequence[CallTruth]:
     ]
 
 
-_GROUP = "&".join(f"Local/1ii{number}@internal-stage/n" for number in (1, 2, 3))
-
-
-@scenario(inbound=f"exten => 902165551ii5,1,Dial({_GROUP},20)\n same => n,Hangup()")
-async def ring_group_over_local_channels(cast: Cast) -> Sequence[CallTruth]:
-    """As FreePBX rings its groups: each member behind a Local channel of its own."""
-    outside, phones = cast.outside(1), [cast.phone(number) for number in (1, 2, 3)]
-    caller = await outside.call(cast.did(5))
-    ringing = [await phone.rings() for phone in phones]
-    target = ringing[1]
-    await pause(RING)
-    await target.answer()
-    for call in (ringing[0], ringing[2]):
-        await call.until_ended()
-    await pause(TALK)
-    end = await caller.hang_up()
-    await target.until_ended()
-
-    return [
-        talked(
-            inbound,
-            caller,
-            target,
-            end=end,
-            ring=seconds(ringing[0].rang_at, target.answered_at),
-            missed=[missed_leg(call.phone, "CANCEL") for call in ringing if call is not target],
-            legs_at_once=True,
-        )
-    ]
+@scenario(
+    inbound="exten => 902165551ii1,1,Dial(Local/4ii1@internal-stage,20)\n same => n,Hangup()",
+    internal="exten => 4ii1,1,Dial(Local/1ii3@internal-stage,20)\n same => n,Hangup()",
+)
+async def forward_by_the_dialplan_twice(cast: Cast) -> Sequence[CallTruth]:
+    """A Local channel behind a Local channel."""
+    return await _straight(cast, talk=2.0)
 
 
 @scenario(

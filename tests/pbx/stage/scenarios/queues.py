@@ -75,13 +75,31 @@ def _rung(missed: Call, target: Call) -> float:
 )
 async def queue_whose_agents_are_behind_local_channels(cast: Cast) -> Sequence[CallTruth]:
     """As FreePBX makes its agents; all ring, one answers."""
+    return await _second_of_two(cast, talk=TALK)
+
+
+@scenario(
+    inbound=_TO_THE_QUEUE,
+    queues=_queue(
+        1,
+        "Local/1ii1@internal-stage,0,First,PJSIP/1ii1",
+        "Local/1ii2@internal-stage,0,Second,PJSIP/1ii2",
+        strategy="ringall",
+        timeout=15,
+    ),
+)
+async def queue_whose_agents_are_behind_local_channels_that_vanish(cast: Cast) -> Sequence[CallTruth]:
+    return await _second_of_two(cast, talk=2.0)
+
+
+async def _second_of_two(cast: Cast, *, talk: float) -> Sequence[CallTruth]:
     outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
     caller = await outside.call(cast.did(5))
     missed, target = await first.rings(), await second.rings()
     await pause(RING)
     await target.answer()
     await missed.until_ended()
-    await pause(TALK)
+    await pause(talk)
     end = await caller.hang_up()
     await target.until_ended()
 
@@ -100,6 +118,62 @@ async def queue_whose_agents_are_behind_local_channels(cast: Cast) -> Sequence[C
             legs_at_once=True,
             before=[_queued(cast, caller)],
             answering={_left_queue(cast, caller)},
+        )
+    ]
+
+
+@scenario(inbound=_TO_THE_QUEUE, queues=_queue(1, "Local/05321111ii2@internal-stage/n", timeout=15))
+async def queue_whose_agent_is_outside(cast: Cast) -> Sequence[CallTruth]:
+    outside, agent = cast.outside(1), cast.outside(2)
+    caller = await outside.call(cast.did(5))
+    target = await agent.rings()
+    await pause(RING)
+    await target.answer()
+    await pause(TALK)
+    end = await target.hang_up()
+    await caller.until_ended()
+    return [
+        talked(
+            inbound,
+            caller,
+            target,
+            end=end,
+            by="callee",
+            pbx_answer=caller.answered_at,
+            queue=cast.special(6, 1),
+            queue_position=1,
+            queue_wait=seconds(caller.answered_at, target.answered_at),
+            before=[_queued(cast, caller)],
+            answering={_left_queue(cast, caller)},
+        )
+    ]
+
+
+@scenario(
+    inbound="exten => 902165551ii5,1,Answer()\n same => n,Queue(6ii1,,,,2)\n same => n,VoiceMail(1ii5@default,s)",
+    queues=_queue(1, "PJSIP/1ii1", timeout=15),
+    voicemail="1ii5 => 4711,Mailbox\n",
+)
+async def queue_in_vain_and_then_voicemail(cast: Cast) -> Sequence[CallTruth]:
+    outside, first = cast.outside(1), cast.phone(1)
+    caller = await outside.call(cast.did(5))
+    missed = await first.rings()
+    await missed.until_ended()
+    await pause(1.5)
+    end = await caller.hang_up()
+    return [
+        inbound(
+            caller,
+            disposition="voicemail",
+            end=end,
+            pbx_answer=caller.answered_at,
+            ring=seconds(missed.rang_at, missed.ended_at),
+            hangup_source="caller",
+            queue=cast.special(6, 1),
+            queue_position=1,
+            queue_wait=seconds(caller.answered_at, missed.ended_at),
+            legs=[caller_leg(outside), missed_leg(first, None)],
+            timeline=[_queued(cast, caller), _left_queue(cast, caller), hangup(outside, "caller")],
         )
     ]
 

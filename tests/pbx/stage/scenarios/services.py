@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Sequence
 
 from tests.pbx.stage.phone import Call
-from tests.pbx.stage.scenario import RING, TALK, Cast, pause, scenario
-from tests.pbx.stage.telling import caller_leg, hangup, inbound, missed_leg
+from tests.pbx.stage.scenario import RING, TALK, Cast, connect, pause, scenario
+from tests.pbx.stage.telling import called_leg, caller_leg, hangup, inbound, joined, left, missed_leg
 from tests.pbx.stage.truth import CallTruth, LegTruth, seconds
 from tests.pbx.stage.usual import talked
 
@@ -157,6 +157,80 @@ async def busy_without_any_tone(cast: Cast) -> Sequence[CallTruth]:
             hangup_cause=17,
             legs=[caller_leg(outside, answered=False)],
             timeline=[],
+        )
+    ]
+
+
+@scenario(inbound="exten => 902165551ii5,1,Congestion()")
+async def congestion_without_any_tone(cast: Cast) -> Sequence[CallTruth]:
+    outside = cast.outside(1)
+    caller = await outside.call(cast.did(5))
+    end = await caller.until_refused()
+    assert caller.reason == 503
+    return [
+        inbound(
+            caller,
+            status="failed",
+            disposition="congestion",
+            end=end,
+            hangup_source="pbx",
+            legs=[caller_leg(outside, answered=False)],
+            timeline=[],
+        )
+    ]
+
+
+@scenario(
+    inbound="exten => 902165551ii1,1,Dial(PJSIP/1ii1,2)\n same => n,Playback(vm-nobodyavail)\n same => n,Hangup()"
+)
+async def announcement_that_nobody_answered(cast: Cast) -> Sequence[CallTruth]:
+    outside, first = cast.outside(1), cast.phone(1)
+    caller = await outside.call(cast.did(1))
+    missed = await first.rings()
+    end = await caller.until_ended()
+    return [
+        inbound(
+            caller,
+            status="failed",
+            disposition="no_answer",
+            end=end,
+            pbx_answer=caller.answered_at,
+            ring=seconds(missed.rang_at, missed.ended_at),
+            hangup_source="pbx",
+            legs=[caller_leg(outside), missed_leg(first, "NOANSWER")],
+            timeline=[],
+        )
+    ]
+
+
+@scenario(
+    inbound="exten => 902165551ii1,1,Dial(PJSIP/1ii1,20,g)\n same => n,Playback(basic-pbx-ivr-main)\n"
+    " same => n,Hangup()"
+)
+async def survey_after_the_callee_hung_up(cast: Cast) -> Sequence[CallTruth]:
+    """The call goes on without the callee, until the caller has had enough of the questions."""
+    outside, first = cast.outside(1), cast.phone(1)
+    caller, callee = await connect(outside, cast.did(1), first)
+    await pause(TALK)
+    alone = await callee.hang_up()
+    await pause(TALK)
+    end = await caller.hang_up()
+    talk = seconds(callee.answered_at, alone)
+    return [
+        talked(
+            inbound,
+            caller,
+            callee,
+            end=end,
+            talk=talk,
+            hangup_cause=None,
+            legs=[caller_leg(outside, talk=talk), called_leg(first, talk=talk)],
+            timeline=[
+                f"answered {first}",
+                joined(outside, first),
+                left(outside, first) | {f"?hangup {first} by=callee"},
+                hangup(outside, "caller"),
+            ],
         )
     ]
 
