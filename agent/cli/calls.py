@@ -13,7 +13,7 @@ from agent.cli.settings import DEFAULT_FILE, ConfigFile, load_to_look
 if TYPE_CHECKING:
     from agent.cli.local import Filter, Row
 
-app = typer.Typer(help="List, show and export calls.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="List, show, export, explain and rebuild calls.", no_args_is_help=True, rich_markup_mode=None)
 
 
 class ExportFormat(StrEnum):

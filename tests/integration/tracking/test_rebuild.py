@@ -133,7 +133,18 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 @pytest.mark.parametrize(
-    "name", ["inbound_answered", "queue_answered", "group_answered", "restart_now", "outbound_busy"]
+    "name",
+    [
+        "inbound_answered",
+        "queue_answered",
+        "group_answered",
+        "restart_now",
+        "outbound_busy",
+        "stage/22/attended_transfer_twice",
+        "stage/22/attended_transfer_before_the_answer",
+        "stage/22/blind_transfer_into_a_queue",
+        "stage/22/parked_and_retrieved_by_another",
+    ],
 )
 async def test_without_any_change_nothing_is_changed(site: Site, name: str) -> None:
     await site.hears(frames(name))

@@ -3,6 +3,8 @@
 import gzip
 import json
 import os
+import signal
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +17,8 @@ from agent.cli.main import app
 from agent.store.recording import RecordedPbx, RecordingHeader, StoredSegment, head_of, piece_of, told_rules
 from agent.store.segment import Frame, encode
 from config.settings import TenancySettings
+from tests.agent_process import RUN
+from tests.pbx.waiting import wait_until
 from tests.unit.agent.captures import TENANCY, WIRE, disagreements, frames, truths
 from tests.unit.agent.test_wire import WHOLE
 from tests.unit.cli.local_site import LocalSite
@@ -343,3 +347,17 @@ def test_garbage_and_huge_messages_between_events_cost_nothing_but_themselves(to
         "1 message longer than any honest one left out",
         "the capture ends in the middle of a message",
     ]
+
+
+def test_a_replay_that_is_ended_leaves_nothing_behind(tmp_path: Path) -> None:
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    (tmp_path / "long.ami").write_bytes((WIRE / "live_calls.ami").read_bytes() * 1000)
+    environ = {**os.environ, "TMPDIR": str(scratch), "SENTIRIC_EDGE_CONFIG": ""}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        process = subprocess.Popen([*RUN, "replay", str(tmp_path / "long.ami")], env=environ, stderr=subprocess.DEVNULL)
+        wait_until(lambda: any(scratch.glob("*/edge.db")), what="the scratch database", seconds=20)
+        process.send_signal(number)
+
+        assert process.wait(timeout=20) == 128 + number
+        assert list(scratch.iterdir()) == []
