@@ -1,6 +1,6 @@
 """Attended transfers by the phone's own key: consult somebody in a second call, then connect the two."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from tests.pbx.stage.phone import Call
@@ -15,6 +15,7 @@ from tests.pbx.stage.telling import (
     joined,
     left,
     missed_leg,
+    outbound,
     taken_over_leg,
 )
 from tests.pbx.stage.truth import CallTruth, LegTruth, seconds
@@ -212,6 +213,110 @@ async def attended_transfer_by_the_caller(cast: Cast) -> Sequence[CallTruth]:
 
 
 @scenario()
+async def attended_transfer_to_a_number_outside(cast: Cast) -> Sequence[CallTruth]:
+    outside, first, other = cast.outside(1), cast.phone(1), cast.outside(2)
+    caller, callee = await connect(outside, cast.did(1), first)
+    await pause(TALK)
+    held = await callee.hold()
+    await pause(0.3)
+    consulting, consulted = await connect(first, other.number, other)
+    await pause(TALK)
+    handed_on = await _connect_the_two(callee, consulting)
+    await pause(TALK)
+    end = await caller.hang_up()
+    await consulted.until_ended()
+
+    talk = seconds(callee.answered_at, end)
+    return [
+        inbound(
+            caller,
+            by=callee,
+            name="the call",
+            last_answered_by=other.number,
+            end=end,
+            talk=talk,
+            hold=seconds(held, handed_on),
+            hangup_cause=NORMAL_CLEARING,
+            hangup_source="caller",
+            transferred=True,
+            legs=[
+                caller_leg(outside, talk=talk, hold=seconds(held, handed_on)),
+                called_leg(first, talk=seconds(callee.answered_at, handed_on)),
+                taken_over_leg(other, talk=seconds(handed_on, end)),
+            ],
+            timeline=[
+                f"answered {first}",
+                joined(outside, first),
+                f"held {first}",
+                {f"transferred {first} kind=attended to={other}", "merged -", f"?unheld {first}"}
+                | left(first)
+                | joined(other),
+                hangup(outside, "caller") | left(outside, other),
+            ],
+        ),
+        _consultation(consulting, consulted, handed_on, make=outbound),
+    ]
+
+
+@scenario()
+async def attended_transfer_into_an_older_call(cast: Cast) -> Sequence[CallTruth]:
+    """Two colleagues talk, somebody outside calls one of them, who connects the new caller with the colleague."""
+    outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
+    asking, asked = await connect(first, second.number, second)
+    await pause(TALK)
+    held = await asking.hold()
+    caller, callee = await connect(outside, cast.did(1), first)
+    await pause(TALK)
+    handed_on = await _connect_the_two(callee, asking)
+    await pause(TALK)
+    end = await caller.hang_up()
+    await asked.until_ended()
+
+    talk, young_talk = seconds(asked.answered_at, end), seconds(callee.answered_at, handed_on)
+    return [
+        internal(
+            asking,
+            by=asked,
+            name="the older call",
+            end=end,
+            talk=talk,
+            hold=seconds(held, handed_on),
+            hangup_cause=NORMAL_CLEARING,
+            hangup_source="callee",
+            transferred=True,
+            open=frozenset({"last_answered_by"}),  # who came in was the caller of the younger call and answered nothing
+            legs=[
+                caller_leg(first, talk=seconds(asked.answered_at, handed_on)),
+                called_leg(second, talk=talk, hold=seconds(held, handed_on)),
+                taken_over_leg(outside, talk=seconds(handed_on, end)),
+            ],
+            timeline=[
+                f"answered {second}",
+                joined(first, second),
+                f"held {first}",
+                {f"transferred {first} kind=attended", "merged -", f"?unheld {first}"} | left(first) | joined(outside),
+                hangup(outside, "callee") | left(second, outside),
+            ],
+        ),
+        inbound(
+            caller,
+            by=callee,
+            end=handed_on,
+            talk=young_talk,
+            hangup_source=None,
+            merged_into="the older call",
+            open=frozenset({"transferred"}),  # it is the one that was handed on, but the word is said of the older
+            legs=[caller_leg(outside, talk=young_talk), called_leg(first, talk=young_talk)],
+            timeline=[
+                f"answered {first}",
+                joined(outside, first),
+                {f"?transferred {first} kind=attended"} | left(outside, first),
+            ],
+        ),
+    ]
+
+
+@scenario()
 async def consultation_ends_and_the_caller_is_taken_back(cast: Cast) -> Sequence[CallTruth]:
     outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
     caller, callee = await connect(outside, cast.did(1), first)
@@ -385,11 +490,13 @@ async def _connect_the_two(talking: Call, consulting: Call) -> datetime:
     return handed_on
 
 
-def _consultation(consulting: Call, consulted: Call, handed_on: datetime) -> CallTruth:
+def _consultation(
+    consulting: Call, consulted: Call, handed_on: datetime, *, make: Callable[..., CallTruth] = internal
+) -> CallTruth:
     """It was answered, and ended where its parts went on."""
     asking, asked = consulting.phone, consulted.phone
     talk = seconds(consulted.answered_at, handed_on)
-    return internal(
+    return make(
         consulting,
         by=consulted,
         end=handed_on,

@@ -164,6 +164,53 @@ async def blind_transfer_to_voicemail(cast: Cast) -> Sequence[CallTruth]:
 
 
 @scenario()
+async def blind_transfer_of_a_call_on_hold(cast: Cast) -> Sequence[CallTruth]:
+    """What most phones do when their key for it is pressed: hold first, then send on."""
+    outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
+    caller, callee = await connect(outside, cast.did(1), first)
+    await pause(TALK)
+    held = await callee.hold()
+    await pause(TALK)
+    sent_on = await callee.refer(second.number)
+    target = await second.rings()
+    await callee.until_ended()
+    await pause(RING)
+    await target.answer()
+    await pause(TALK)
+    end = await caller.hang_up()
+    await target.until_ended()
+
+    talk_1, talk_2 = seconds(callee.answered_at, sent_on), seconds(target.answered_at, end)
+    hold = seconds(held, sent_on)
+    return [
+        inbound(
+            caller,
+            by=callee,
+            last_answered_by=second.number,
+            end=end,
+            talk=talk_1 + talk_2,
+            hold=hold,
+            hangup_cause=NORMAL_CLEARING,
+            hangup_source="caller",
+            transferred=True,
+            legs=[
+                caller_leg(outside, talk=talk_1 + talk_2, hold=hold),
+                called_leg(first, talk=talk_1),
+                called_leg(second, talk=talk_2),
+            ],
+            timeline=[
+                f"answered {first}",
+                joined(outside, first),
+                f"held {first}",
+                {f"transferred {first} kind=blind to={second}", f"?unheld {first}"} | left(outside, first),
+                joined(outside, second),
+                hangup(outside, "caller") | left(outside, second),
+            ],
+        )
+    ]
+
+
+@scenario()
 async def blind_transfer_twice(cast: Cast) -> Sequence[CallTruth]:
     outside, first, second, third = cast.outside(1), cast.phone(1), cast.phone(2), cast.phone(3)
     caller, callee = await connect(outside, cast.did(1), first)

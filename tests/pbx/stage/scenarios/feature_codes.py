@@ -164,6 +164,56 @@ async def attended_transfer_by_feature_code_before_the_answer(cast: Cast) -> Seq
 
 
 @scenario()
+async def attended_transfer_by_feature_code_that_comes_back(cast: Cast) -> Sequence[CallTruth]:
+    """Nobody answers after the first had hung up: the PBX calls the first again."""
+    outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
+    caller, callee = await connect(outside, cast.did(1), first)
+    await pause(TALK)
+    asked = await _consult(callee, second)
+    target = await second.rings()
+    await pause(RING)
+    handed_on = await callee.hang_up()
+    await target.until_ended()
+    again = await first.rings()
+    await pause(RING)
+    await again.answer()
+    await pause(TALK)
+    end = await caller.hang_up()
+    await again.until_ended()
+
+    hold = seconds(asked, handed_on)
+    talk_1, talk_2 = seconds(callee.answered_at, handed_on), seconds(again.answered_at, end)
+    return [
+        inbound(
+            caller,
+            by=callee,
+            end=end,
+            talk=talk_1 + talk_2,
+            hold=hold,
+            hangup_cause=NORMAL_CLEARING,
+            hangup_source="caller",
+            slack=SLOW,
+            open=frozenset({"transferred"}),  # it was handed on and came back
+            legs=[
+                caller_leg(outside, talk=None, hold=hold),
+                called_leg(first, talk=None),
+                missed_leg(second, None),
+                called_leg(first, talk=talk_2),
+            ],
+            timeline=[
+                f"answered {first}",
+                joined(outside, first),
+                *_consulting(outside, first),
+                {f"?transferred {first}", f"?unheld {first}", f"?hangup {first}"}
+                | {f"?left {first}", f"?left {outside}", f"?joined {outside}"},
+                {f"joined {first}", f"?joined {outside}"},
+                hangup(outside, "caller") | left(outside, first),
+            ],
+        )
+    ]
+
+
+@scenario()
 async def consultation_by_feature_code_aborted(cast: Cast) -> Sequence[CallTruth]:
     outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
     caller, callee = await connect(outside, cast.did(1), first)

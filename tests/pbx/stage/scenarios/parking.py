@@ -74,16 +74,47 @@ async def parked_and_retrieved_by_another(cast: Cast) -> Sequence[CallTruth]:
                 hangup(outside, "caller") | left(outside, second),
             ],
         ),
-        internal(
-            taking,
-            disposition=None,
-            end=taken,
-            hangup_source=None,
-            merged_into="the call",
-            open=OPEN,
-            legs=[caller_leg(second, answered=None)],
-            timeline=[],
+        _retrieval(taking),
+    ]
+
+
+@scenario(
+    internal="include => parked-ii",
+    inbound="exten => 902165551ii9,1,Park(lot-ii)\n same => n,Hangup()",
+    res_parking=LOT_FOR_LONG,
+)
+async def parked_by_the_dialplan_and_retrieved(cast: Cast) -> Sequence[CallTruth]:
+    outside, first = cast.outside(1), cast.phone(1)
+    caller = await outside.call(cast.did(9))
+    parked = await caller.until_answered()
+    await pause(TALK)
+    taking = await first.call(cast.special(7, 1))
+    taken = await taking.until_answered()
+    await pause(TALK)
+    end = await caller.hang_up()
+    await taking.until_ended()
+
+    talk = seconds(taken, end)
+    return [
+        inbound(
+            caller,
+            name="the call",
+            answered_by=first.number,
+            last_answered_by=first.number,
+            pbx_answer=parked,
+            answer=taken,
+            end=end,
+            talk=talk,
+            hangup_cause=NORMAL_CLEARING,
+            hangup_source="caller",
+            legs=[caller_leg(outside, talk=talk, hold=seconds(parked, taken)), taken_over_leg(first, talk=talk)],
+            timeline=[
+                f"parked {outside} space={cast.special(7, 1)}",
+                {f"retrieved {outside} by={first}", "merged -", f"answered {first}"} | joined(outside, first),
+                hangup(outside, "caller") | left(outside, first),
+            ],
         ),
+        _retrieval(taking),
     ]
 
 
@@ -158,6 +189,20 @@ async def parked_and_the_caller_hangs_up(cast: Cast) -> Sequence[CallTruth]:
             ],
         )
     ]
+
+
+def _retrieval(taking: Call) -> CallTruth:
+    """The call of who takes the other up ends where it goes on in it."""
+    return internal(
+        taking,
+        disposition=None,
+        end=taking.answered_at,
+        hangup_source=None,
+        merged_into="the call",
+        open=OPEN,
+        legs=[caller_leg(taking.phone, answered=None)],
+        timeline=[],
+    )
 
 
 async def _park(cast: Cast, call: Call) -> datetime:
