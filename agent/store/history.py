@@ -1,6 +1,7 @@
 """Parts of the journal from a moment on, read on any connection: for rebuilding, explaining and recording calls.
 
-Ids grow with time, so a moment is found among them by halves; a clock that was set back only widens what is read.
+Ids grow with time, so a moment is found among them by halves. Where a clock was set back by more than the margins that
+readers take, what was said in the time that came twice may not be found so.
 """
 
 import sqlite3
