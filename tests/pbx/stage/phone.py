@@ -24,20 +24,20 @@ class Happening:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._event = asyncio.Event()
+        self.event = asyncio.Event()
         self.at: datetime | None = None
 
     def happened(self) -> datetime:
         if self.at is None:
             self.at = now()
-            self._event.set()
+            self.event.set()
         return self.at
 
     async def wait(self, seconds: float = PATIENCE_SECONDS) -> datetime:
         """When it happened; AssertionError if it does not in time."""
         try:
             async with asyncio.timeout(seconds):
-                await self._event.wait()
+                await self.event.wait()
         except TimeoutError:
             raise AssertionError(f"{self._what}: not within {seconds:g} s") from None
         assert self.at is not None
@@ -288,7 +288,7 @@ class Call:
             (name, value) for name, value in self._invite.headers if name in {"Via", "From", "To", "Call-ID", "CSeq"}
         ]
         cancel.headers = [(n, v.replace("INVITE", "CANCEL") if n == "CSeq" else v) for n, v in cancel.headers]
-        self._exchange.repeat(cancel, self._ended._event)
+        self._exchange.repeat(cancel, self._ended.event)
         await self._ended.wait()
         return at
 

@@ -118,6 +118,7 @@ def scenario(
         name = getattr(play, "__name__", "")
         assert name not in SCENARIOS, f"two scenarios are called {name}"
         digits = f"{len(SCENARIOS) + 1:02}"
+        assert len(digits) == 2, "there are numbers for 99 scenarios"
         SCENARIOS[name] = Scenario(name, digits, play, internal, inbound, files, skips or {})
         return play
 

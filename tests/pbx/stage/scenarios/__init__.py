@@ -2,8 +2,10 @@
 
 from tests.pbx.stage.scenario import SCENARIOS
 from tests.pbx.stage.scenarios import (
+    agents,
     attended_transfers,
     blind_transfers,
+    blonde_transfers,
     conferences,
     feature_codes,
     forwards,
@@ -19,8 +21,10 @@ from tests.pbx.stage.scenarios import (
 
 __all__ = [
     "SCENARIOS",
+    "agents",
     "attended_transfers",
     "blind_transfers",
+    "blonde_transfers",
     "conferences",
     "feature_codes",
     "forwards",

@@ -14,11 +14,10 @@ from tests.pbx.stage.telling import (
     internal,
     joined,
     left,
-    missed_leg,
     outbound,
     taken_over_leg,
 )
-from tests.pbx.stage.truth import CallTruth, LegTruth, seconds
+from tests.pbx.stage.truth import CallTruth, seconds
 
 SALES = """[sales-ii]
 strategy=ringall
@@ -36,7 +35,7 @@ async def attended_transfer_after_the_answer(cast: Cast) -> Sequence[CallTruth]:
     await pause(0.3)
     consulting, consulted = await connect(first, second.number, second)
     await pause(TALK)
-    handed_on = await _connect_the_two(callee, consulting)
+    handed_on = await connect_the_two(callee, consulting)
     await pause(TALK)
     end = await consulted.hang_up()
     await caller.until_ended()
@@ -74,99 +73,6 @@ async def attended_transfer_after_the_answer(cast: Cast) -> Sequence[CallTruth]:
 
 
 @scenario()
-async def attended_transfer_before_the_answer(cast: Cast) -> Sequence[CallTruth]:
-    """Blonde: handed on while the other phone still rings, which then answers."""
-    outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
-    caller, callee = await connect(outside, cast.did(1), first)
-    await pause(TALK)
-    held = await callee.hold()
-    await pause(0.3)
-    consulting = await first.call(second.number)
-    target = await second.rings()
-    await consulting.until_ringing()
-    await pause(RING)
-    handed_on = await _connect_the_two(callee, consulting)
-    await pause(RING)
-    await target.answer()
-    await pause(TALK)
-    end = await target.hang_up()
-    await caller.until_ended()
-
-    talk_1, talk_2 = seconds(callee.answered_at, handed_on), seconds(target.answered_at, end)
-    return [
-        inbound(
-            caller,
-            by=callee,
-            name="the call",
-            last_answered_by=second.number,
-            end=end,
-            talk=talk_1 + talk_2,
-            hold=seconds(held, handed_on),
-            hangup_cause=NORMAL_CLEARING,
-            hangup_source="callee",
-            transferred=True,
-            legs=[
-                caller_leg(outside, talk=talk_1 + talk_2, hold=seconds(held, handed_on)),
-                called_leg(first, talk=talk_1),
-                taken_over_leg(second, talk=talk_2),
-            ],
-            timeline=[
-                f"answered {first}",
-                joined(outside, first),
-                f"held {first}",
-                {f"transferred {first} kind=attended to={second}", "merged -", f"?unheld {first}"}
-                | left(outside, first),
-                joined(outside, second),
-                hangup(second, "callee") | left(outside, second),
-            ],
-        ),
-        _consultation_unanswered(consulting, target, handed_on),
-    ]
-
-
-@scenario(internal="exten => 4ii2,1,Dial(PJSIP/1ii2,3,tT)\n same => n,Hangup()")
-async def attended_transfer_before_the_answer_and_nobody_answers(cast: Cast) -> Sequence[CallTruth]:
-    outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
-    caller, callee = await connect(outside, cast.did(1), first)
-    await pause(TALK)
-    held = await callee.hold()
-    consulting = await first.call(cast.special(4, 2))
-    target = await second.rings()
-    await consulting.until_ringing()
-    await pause(RING)
-    handed_on = await _connect_the_two(callee, consulting)
-    await target.until_ended()
-    end = await caller.until_ended()
-
-    talk = seconds(callee.answered_at, handed_on)
-    return [
-        inbound(
-            caller,
-            by=callee,
-            name="the call",
-            end=end,
-            talk=talk,
-            hold=seconds(held, handed_on),
-            hangup_source="pbx",
-            transferred=True,
-            legs=[
-                caller_leg(outside, talk=talk, hold=seconds(held, handed_on)),
-                called_leg(first, talk=talk),
-                LegTruth(number=second.number, answered=False),
-            ],
-            timeline=[
-                f"answered {first}",
-                joined(outside, first),
-                f"held {first}",
-                {f"transferred {first} kind=attended to={second}", "merged -", f"?unheld {first}"}
-                | left(outside, first),
-            ],
-        ),
-        _consultation_unanswered(consulting, target, handed_on),
-    ]
-
-
-@scenario()
 async def attended_transfer_by_the_caller(cast: Cast) -> Sequence[CallTruth]:
     first, second, third = cast.phone(1), cast.phone(2), cast.phone(3)
     caller, callee = await connect(first, second.number, second)
@@ -175,7 +81,7 @@ async def attended_transfer_by_the_caller(cast: Cast) -> Sequence[CallTruth]:
     await pause(0.3)
     consulting, consulted = await connect(first, third.number, third)
     await pause(TALK)
-    handed_on = await _connect_the_two(caller, consulting)
+    handed_on = await connect_the_two(caller, consulting)
     await pause(TALK)
     end = await callee.hang_up()
     await consulted.until_ended()
@@ -221,7 +127,7 @@ async def attended_transfer_to_a_number_outside(cast: Cast) -> Sequence[CallTrut
     await pause(0.3)
     consulting, consulted = await connect(first, other.number, other)
     await pause(TALK)
-    handed_on = await _connect_the_two(callee, consulting)
+    handed_on = await connect_the_two(callee, consulting)
     await pause(TALK)
     end = await caller.hang_up()
     await consulted.until_ended()
@@ -267,7 +173,7 @@ async def attended_transfer_into_an_older_call(cast: Cast) -> Sequence[CallTruth
     held = await asking.hold()
     caller, callee = await connect(outside, cast.did(1), first)
     await pause(TALK)
-    handed_on = await _connect_the_two(callee, asking)
+    handed_on = await connect_the_two(callee, asking)
     await pause(TALK)
     end = await caller.hang_up()
     await asked.until_ended()
@@ -380,12 +286,12 @@ async def attended_transfer_twice(cast: Cast) -> Sequence[CallTruth]:
     held_1 = await callee.hold()
     consulting_1, consulted_1 = await connect(first, second.number, second)
     await pause(TALK)
-    handed_on_1 = await _connect_the_two(callee, consulting_1)
+    handed_on_1 = await connect_the_two(callee, consulting_1)
     await pause(TALK)
     held_2 = await consulted_1.hold()
     consulting_2, consulted_2 = await connect(second, third.number, third)
     await pause(TALK)
-    handed_on_2 = await _connect_the_two(consulted_1, consulting_2)
+    handed_on_2 = await connect_the_two(consulted_1, consulting_2)
     await pause(TALK)
     end = await caller.hang_up()
     await consulted_2.until_ended()
@@ -441,7 +347,7 @@ async def attended_transfer_of_a_call_from_a_queue(cast: Cast) -> Sequence[CallT
     held = await callee.hold()
     consulting, consulted = await connect(first, second.number, second)
     await pause(TALK)
-    handed_on = await _connect_the_two(callee, consulting)
+    handed_on = await connect_the_two(callee, consulting)
     await pause(TALK)
     end = await caller.hang_up()
     await consulted.until_ended()
@@ -482,7 +388,7 @@ async def attended_transfer_of_a_call_from_a_queue(cast: Cast) -> Sequence[CallT
     ]
 
 
-async def _connect_the_two(talking: Call, consulting: Call) -> datetime:
+async def connect_the_two(talking: Call, consulting: Call) -> datetime:
     """The transferer's phone is out of both calls afterwards."""
     handed_on = await talking.refer_replaces(consulting)
     await talking.until_ended()
@@ -505,18 +411,4 @@ def _consultation(
         merged_into="the call",
         legs=[caller_leg(asking, talk=talk), called_leg(asked, talk=talk)],
         timeline=[f"answered {asked}", joined(asking, asked), left(asking, asked)],
-    )
-
-
-def _consultation_unanswered(consulting: Call, target: Call, handed_on: datetime) -> CallTruth:
-    """It went on in the other call before anybody had answered."""
-    return internal(
-        consulting,
-        disposition=None,
-        end=handed_on,
-        ring=seconds(target.rang_at, handed_on),
-        hangup_source=None,
-        merged_into="the call",
-        legs=[caller_leg(consulting.phone, answered=False), missed_leg(target.phone, None)],
-        timeline=[],
     )
