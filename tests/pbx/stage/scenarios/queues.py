@@ -2,156 +2,16 @@
 
 from collections.abc import Sequence
 
-from tests.pbx.stage.phone import Call
+from tests.pbx.stage.queueing import TO_THE_QUEUE, a_queue, left_queue, queued, rung
 from tests.pbx.stage.scenario import RING, TALK, Cast, pause, scenario
 from tests.pbx.stage.telling import called_leg, caller_leg, hangup, inbound, missed_leg
 from tests.pbx.stage.truth import CallTruth, seconds
 from tests.pbx.stage.usual import talked
 
-_TO_THE_QUEUE = "exten => 902165551ii5,1,Answer()\n same => n,Queue(6ii1)\n same => n,Hangup()"
-
-
-def _queue(number: int, *members: str, **settings: object) -> str:
-    """Rings its members one after another, 2 s each, unless `settings` say otherwise."""
-    usual = {"strategy": "linear", "timeout": 2, "retry": 1, "joinempty": "yes", "ringinuse": "no"}
-    lines = [f"{name}={value}" for name, value in (usual | settings).items()]
-    return "\n".join([f"[6ii{number}]", "musicclass=default", *lines, *(f"member=>{member}" for member in members), ""])
-
-
-def _queued(cast: Cast, who: Call, position: int = 1, queue: int = 1) -> str:
-    return f"queued {who.phone} queue={cast.special(6, queue)} position={position}"
-
-
-def _left_queue(cast: Cast, who: Call, queue: int = 1) -> str:
-    return f"left_queue {who.phone} queue={cast.special(6, queue)}"
-
-
-@scenario(inbound=_TO_THE_QUEUE, queues=_queue(1, "PJSIP/1ii1", "PJSIP/1ii2"))
-async def queue_whose_second_agent_answers(cast: Cast) -> Sequence[CallTruth]:
-    outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
-    caller = await outside.call(cast.did(5))
-    missed = await first.rings()
-    await missed.until_ended()
-    target = await second.rings()
-    await pause(RING)
-    await target.answer()
-    await pause(TALK)
-    end = await target.hang_up()
-    await caller.until_ended()
-
-    return [
-        talked(
-            inbound,
-            caller,
-            target,
-            end=end,
-            by="callee",
-            pbx_answer=caller.answered_at,
-            ring=_rung(missed, target),
-            queue=cast.special(6, 1),
-            queue_position=1,
-            queue_wait=seconds(caller.answered_at, target.answered_at),
-            missed=[missed_leg(first, "NOANSWER")],
-            before=[_queued(cast, caller)],
-            answering={_left_queue(cast, caller)},
-        )
-    ]
-
-
-def _rung(missed: Call, target: Call) -> float:
-    """Two rang one after the other, and nobody in between."""
-    return seconds(missed.rang_at, missed.ended_at) + seconds(target.rang_at, target.answered_at)
-
-
-@scenario(
-    inbound=_TO_THE_QUEUE,
-    queues=_queue(
-        1,
-        "Local/1ii1@internal-stage/n,0,First,PJSIP/1ii1",
-        "Local/1ii2@internal-stage/n,0,Second,PJSIP/1ii2",
-        strategy="ringall",
-        timeout=15,
-    ),
-)
-async def queue_whose_agents_are_behind_local_channels(cast: Cast) -> Sequence[CallTruth]:
-    """As FreePBX makes its agents; all ring, one answers."""
-    return await _second_of_two(cast, talk=TALK)
-
-
-@scenario(
-    inbound=_TO_THE_QUEUE,
-    queues=_queue(
-        1,
-        "Local/1ii1@internal-stage,0,First,PJSIP/1ii1",
-        "Local/1ii2@internal-stage,0,Second,PJSIP/1ii2",
-        strategy="ringall",
-        timeout=15,
-    ),
-)
-async def queue_whose_agents_are_behind_local_channels_that_vanish(cast: Cast) -> Sequence[CallTruth]:
-    return await _second_of_two(cast, talk=2.0)
-
-
-async def _second_of_two(cast: Cast, *, talk: float) -> Sequence[CallTruth]:
-    outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
-    caller = await outside.call(cast.did(5))
-    missed, target = await first.rings(), await second.rings()
-    await pause(RING)
-    await target.answer()
-    await missed.until_ended()
-    await pause(talk)
-    end = await caller.hang_up()
-    await target.until_ended()
-
-    return [
-        talked(
-            inbound,
-            caller,
-            target,
-            end=end,
-            pbx_answer=caller.answered_at,
-            ring=seconds(missed.rang_at, target.answered_at),
-            queue=cast.special(6, 1),
-            queue_position=1,
-            queue_wait=seconds(caller.answered_at, target.answered_at),
-            missed=[missed_leg(first, "CANCEL")],
-            legs_at_once=True,
-            before=[_queued(cast, caller)],
-            answering={_left_queue(cast, caller)},
-        )
-    ]
-
-
-@scenario(inbound=_TO_THE_QUEUE, queues=_queue(1, "Local/05321111ii2@internal-stage/n", timeout=15))
-async def queue_whose_agent_is_outside(cast: Cast) -> Sequence[CallTruth]:
-    outside, agent = cast.outside(1), cast.outside(2)
-    caller = await outside.call(cast.did(5))
-    target = await agent.rings()
-    await pause(RING)
-    await target.answer()
-    await pause(TALK)
-    end = await target.hang_up()
-    await caller.until_ended()
-    return [
-        talked(
-            inbound,
-            caller,
-            target,
-            end=end,
-            by="callee",
-            pbx_answer=caller.answered_at,
-            queue=cast.special(6, 1),
-            queue_position=1,
-            queue_wait=seconds(caller.answered_at, target.answered_at),
-            before=[_queued(cast, caller)],
-            answering={_left_queue(cast, caller)},
-        )
-    ]
-
 
 @scenario(
     inbound="exten => 902165551ii5,1,Answer()\n same => n,Queue(6ii1,,,,2)\n same => n,VoiceMail(1ii5@default,s)",
-    queues=_queue(1, "PJSIP/1ii1", timeout=15),
+    queues=a_queue(1, "PJSIP/1ii1", timeout=15),
     voicemail="1ii5 => 4711,Mailbox\n",
 )
 async def queue_in_vain_and_then_voicemail(cast: Cast) -> Sequence[CallTruth]:
@@ -173,12 +33,12 @@ async def queue_in_vain_and_then_voicemail(cast: Cast) -> Sequence[CallTruth]:
             queue_position=1,
             queue_wait=seconds(caller.answered_at, missed.ended_at),
             legs=[caller_leg(outside), missed_leg(first, None)],
-            timeline=[_queued(cast, caller), _left_queue(cast, caller), hangup(outside, "caller")],
+            timeline=[queued(cast, caller), left_queue(cast, caller), hangup(outside, "caller")],
         )
     ]
 
 
-@scenario(inbound=_TO_THE_QUEUE, queues=_queue(1, "PJSIP/1ii1", timeout=15))
+@scenario(inbound=TO_THE_QUEUE, queues=a_queue(1, "PJSIP/1ii1", timeout=15))
 async def queue_with_a_second_caller_who_waits(cast: Cast) -> Sequence[CallTruth]:
     """One agent: the second caller waits while the first is waiting, and then while he talks."""
     agent = cast.phone(1)
@@ -208,8 +68,8 @@ async def queue_with_a_second_caller_who_waits(cast: Cast) -> Sequence[CallTruth
             queue=cast.special(6, 1),
             queue_position=position,
             queue_wait=seconds(caller.answered_at, target.answered_at),
-            before=[_queued(cast, caller, position)],
-            answering={_left_queue(cast, caller)},
+            before=[queued(cast, caller, position)],
+            answering={left_queue(cast, caller)},
         )
         for position, (caller, target, end) in enumerate([(one, first, end_one), (two, second, end_two)], start=1)
     ]
@@ -217,7 +77,7 @@ async def queue_with_a_second_caller_who_waits(cast: Cast) -> Sequence[CallTruth
 
 @scenario(
     inbound="exten => 902165551ii5,1,Answer()\n same => n,Queue(6ii1,,,,2)\n same => n,Queue(6ii2)",
-    queues=_queue(1, "PJSIP/1ii1", timeout=15) + _queue(2, "PJSIP/1ii2", timeout=15),
+    queues=a_queue(1, "PJSIP/1ii1", timeout=15) + a_queue(2, "PJSIP/1ii2", timeout=15),
 )
 async def queue_in_vain_and_then_another(cast: Cast) -> Sequence[CallTruth]:
     outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
@@ -238,18 +98,18 @@ async def queue_in_vain_and_then_another(cast: Cast) -> Sequence[CallTruth]:
             target,
             end=end,
             pbx_answer=caller.answered_at,
-            ring=_rung(missed, target),
+            ring=rung(missed, target),
             queue=cast.special(6, 2),
             queue_position=1,
             queue_wait=seconds(caller.answered_at, target.answered_at),
             missed=[missed_leg(first, None)],
-            before=[_queued(cast, caller), _left_queue(cast, caller), _queued(cast, caller, queue=2)],
-            answering={_left_queue(cast, caller, 2)},
+            before=[queued(cast, caller), left_queue(cast, caller), queued(cast, caller, queue=2)],
+            answering={left_queue(cast, caller, 2)},
         )
     ]
 
 
-@scenario(inbound=_TO_THE_QUEUE, queues=_queue(1, "PJSIP/1ii1", timeout=15))
+@scenario(inbound=TO_THE_QUEUE, queues=a_queue(1, "PJSIP/1ii1", timeout=15))
 async def queue_that_the_caller_abandons(cast: Cast) -> Sequence[CallTruth]:
     outside, first = cast.outside(1), cast.phone(1)
     caller = await outside.call(cast.did(5))
@@ -272,14 +132,14 @@ async def queue_that_the_caller_abandons(cast: Cast) -> Sequence[CallTruth]:
             queue_position=1,
             queue_wait=seconds(caller.answered_at, end),
             legs=[caller_leg(outside), missed_leg(first, "CANCEL")],
-            timeline=[_queued(cast, caller), hangup(outside, "caller") | {_left_queue(cast, caller)}],
+            timeline=[queued(cast, caller), hangup(outside, "caller") | {left_queue(cast, caller)}],
         )
     ]
 
 
 @scenario(
-    inbound=_TO_THE_QUEUE + "\n[exits-ii]\nexten => 0,1,Dial(PJSIP/1ii3,20)\n same => n,Hangup()",
-    queues=_queue(1, "PJSIP/1ii1", timeout=15, context="exits-ii"),
+    inbound=TO_THE_QUEUE + "\n[exits-ii]\nexten => 0,1,Dial(PJSIP/1ii3,20)\n same => n,Hangup()",
+    queues=a_queue(1, "PJSIP/1ii1", timeout=15, context="exits-ii"),
 )
 async def queue_left_by_a_key(cast: Cast) -> Sequence[CallTruth]:
     outside, first, third = cast.outside(1), cast.phone(1), cast.phone(3)
@@ -304,11 +164,11 @@ async def queue_left_by_a_key(cast: Cast) -> Sequence[CallTruth]:
             target,
             end=end,
             pbx_answer=caller.answered_at,
-            ring=_rung(missed, target),
+            ring=rung(missed, target),
             queue=cast.special(6, 1),
             queue_position=1,
             queue_wait=seconds(caller.answered_at, gone),
             legs=[caller_leg(outside, talk=talk), missed_leg(first, None), called_leg(third, talk=talk)],
-            before=[_queued(cast, caller), _left_queue(cast, caller)],
+            before=[queued(cast, caller), left_queue(cast, caller)],
         )
     ]
