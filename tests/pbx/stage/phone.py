@@ -133,9 +133,8 @@ class Call:
         self._version = 0
         self._direction = "sendrecv"
         self._accepted = asyncio.Event()  # our answer to their INVITE was acknowledged
-        self._referred = Happening(f"{who}: the end of its REFER")
         self._consultations: list[Call] = []
-        self.refer_progress: list[int] = []
+        self._referred_codes: list[int] = []
         self._proceeding = Happening(f"{who}: the PBX takes it")
         self._ringing = Happening(f"{who}: the far end rings")
         self._answered = Happening(f"{who}: answered")
@@ -332,10 +331,6 @@ class Call:
         assert answer.code == 202, answer.first_line
         return at
 
-    async def until_referred(self, seconds: float = PATIENCE_SECONDS) -> datetime:
-        """The PBX told how the transfer ended; `refer_progress` holds the codes it told."""
-        return await self._referred.wait(seconds)
-
     def _uri(self, number: str) -> str:
         host, port = self._exchange.pbx
         return f"sip:{number}@{host}:{port}"
@@ -373,12 +368,11 @@ class Call:
 
     def _notified(self, request: Message) -> None:
         if request.body.startswith("SIP/2.0 "):
-            self.refer_progress.append(int(request.body.split()[1]))
+            self._referred_codes.append(int(request.body.split()[1]))
         if "terminated" in request.get("Subscription-State"):
-            self._referred.happened()
             # The PBX waits for the phone to hang up, and phones do so when they hear that it went well.
             # A consultation that nobody answered the PBX ends by itself; it may get lost in a CANCEL of ours.
-            for call in [self, *self._consultations] if 200 in self.refer_progress else []:
+            for call in [self, *self._consultations] if 200 in self._referred_codes else []:
                 if not call.is_over and call._answered.at is not None:
                     self._exchange.run(call.hang_up(), name="hang up after a transfer")
 
