@@ -1,0 +1,1 @@
+"""What a PBX writes down itself: files and tables that are read to fill what the live feed missed."""
