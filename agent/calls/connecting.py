@@ -1,7 +1,7 @@
 """Who talks with whom and who waits: bridges, hold, parking, transfers, pickups, hangups."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from agent.calls.bridges import Bridges
@@ -27,6 +27,7 @@ from sync.models import HangupSource
 
 # Where a call that was sent on may arrive.
 _OF_A_JOURNEY: Final = frozenset({"queued", "dialled", "service", "conference"})
+_JUST_BEFORE: Final = timedelta(microseconds=1)
 # What may be told between a transfer to the parking lot and the parking itself.
 _OF_A_PARTING: Final = frozenset({"left", "hangup", "ended", "held", "unheld"})
 
@@ -124,11 +125,10 @@ def blind_transferred(call: LiveCall, leg: Leg, event: BlindTransferred) -> None
     if any(entry["event"] == "parked" for entry in consequences):
         return
     call.transferred = True
-    before = next((number for number, entry in enumerate(consequences) if entry["event"] in _OF_A_JOURNEY), None)
-    call.note_leg(event.at, "transferred", leg, kind="blind", to=event.exten)
-    if before is not None and call.timeline[-1]["event"] == "transferred":
-        place = len(call.timeline) - 1 - len(consequences) + before
-        call.timeline.insert(place, call.timeline.pop())
+    first = next((entry for entry in consequences if entry["event"] in _OF_A_JOURNEY), None)
+    at = event.at if first is None else datetime.fromisoformat(first["at"]) - _JUST_BEFORE
+    call.note_leg(at, "transferred", leg, kind="blind", to=event.exten)
+    call.put_last_note_in_its_place()
 
 
 def attended_transferred(calls: Sequence[LiveCall], event: AttendedTransferred) -> None:

@@ -10,6 +10,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from agent.calls.context import CallContext, CallState, Participant
+from agent.calls.events import DialStatus
 from agent.calls.leg import Leg, iso_text, seconds_between
 from agent.calls.numbers import presentation
 from agent.calls.outcome import MERGED, Decision, Outcome, decide
@@ -110,6 +111,14 @@ class LiveCall:
         if len(self.timeline) < MAX_TIMELINE:
             known = {name: value for name, value in facts.items() if value is not None}
             self.timeline.append({"at": iso_text(at), "event": event} | known)
+
+    def put_last_note_in_its_place(self) -> None:
+        """What was understood late stands where it happened."""
+        place = len(self.timeline) - 1
+        while place > 0 and self.timeline[place - 1]["at"] > self.timeline[-1]["at"]:
+            place -= 1
+        if self.timeline:
+            self.timeline.insert(place, self.timeline.pop())
 
     def note_leg(self, at: datetime, event: str, leg: Leg, **facts: object) -> None:
         """Remember what happened to a party; a Local channel is none."""
@@ -224,6 +233,7 @@ class LiveCall:
         leg = self.originated()
         if leg is not None and leg.up_at is not None and self.answered_at is None:
             self.mark_answered(leg, leg.up_at, by=leg.number)
+            self.put_last_note_in_its_place()
 
     def stop_ringing(self, at: datetime) -> None:
         """Nobody is being rung any more."""
@@ -323,6 +333,10 @@ class LiveCall:
         """The legs that were dialled for the caller."""
         return [leg for leg in self.legs.values() if leg.dialled and leg.channel != self.caller_channel]
 
+    def is_recall(self) -> bool:
+        """Whether the PBX itself rang one phone, for a call that waits for it: a transfer that comes back, say."""
+        return len(self.legs) == 1 and self.originated() is not None
+
     def originated(self) -> Leg | None:
         """The caller's leg, if the PBX itself dialled it (click to call, a wake-up call)."""
         caller = self.caller
@@ -336,14 +350,19 @@ class LiveCall:
             return MERGED
         caller = self.caller
         originated = self.originated()
-        attempts = [leg for leg in self.attempts() if not leg.is_local] or ([originated] if originated else [])
+        attempts = [leg for leg in self.attempts() if not leg.is_local]
         last_round = [leg for leg in attempts if leg.dial_round == self.dial_round] or attempts
+        dialled = [(leg.dial_status, leg.cause) for leg in last_round]
+        if not dialled and originated is not None:
+            # An Originate that is given up is told as cancelled where a Local channel stands in between.
+            is_given_up = originated.dial_status is DialStatus.CANCEL
+            dialled = [(DialStatus.NOANSWER if is_given_up else originated.dial_status, originated.cause)]
         return decide(
             answered=self.answered_at is not None,
             voicemail=self.voicemail_at is not None,
             caller_gave_up=self.tone is None and self.hung_up_by is not None and self.hung_up_by == self.caller_channel,
             cut_off=self.is_cut_off,
-            dialled=[(leg.dial_status, leg.cause) for leg in last_round],
+            dialled=dialled,
             reached_nobody=self.dial_reached_nobody,
             tone=self.tone,
             cause=caller.cause if caller else None,
@@ -373,18 +392,19 @@ class LiveCall:
             raise ValueError(f"call {self.call_sid} has not ended")
         outcome = self.decision().outcome
         numbers = self.rules.numbers
+        direction = self.direction()
         return {
             "call_sid": self.call_sid,
             "trace_id": self.trace_id,
             "site": self.site,
             "pbx": self.pbx,
-            "direction": self.direction(),
+            "direction": direction,
             "caller_id": self.caller_number,
             "caller_e164": numbers.e164(self.caller_number),
             "caller_name": self.caller_name,
             "caller_presentation": presentation(self.caller_number, self.caller_name),
             "callee_id": self.callee,
-            "callee_e164": numbers.e164(self.callee, dialled=True),
+            "callee_e164": numbers.e164(self.callee, dialled=direction is not Direction.INBOUND),
             "answered_by": self.answered_by,
             "last_answered_by": self.last_answered_by,
             "status": outcome.status,

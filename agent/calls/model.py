@@ -93,6 +93,7 @@ class CallModel:
         self._opened_calls: list[LiveCall] = []
         self._changed: dict[str, LiveCall] = {}
         self._ended: list[LiveCall] = []
+        self._forgotten: list[LiveCall] = []
         self._gone_channels = _Recent()
         self._gone_linked = _Recent()
         self._last_heard_at: datetime | None = None
@@ -154,6 +155,13 @@ class CallModel:
         ended, self._ended = self._ended, []
         return ended
 
+    def take_forgotten(self) -> list[LiveCall]:
+        """Calls since the last time that are none after all, but a leg of another."""
+        if not self._forgotten:
+            return []
+        forgotten, self._forgotten = self._forgotten, []
+        return forgotten
+
     def apply(self, event: CallEvent) -> None:
         """Take in what happened. Events about channels never seen change nothing; no order of events raises."""
         match event:
@@ -207,6 +215,7 @@ class CallModel:
     def _move(self, leg: Leg, younger: LiveCall, older: LiveCall, at: datetime) -> None:
         """A leg goes on in another call. What it did so far stands in the record of the one it leaves."""
         channel = leg.channel
+        is_recall = younger.is_recall()
         was_connected = channel in younger.connected
         arrived = leg.as_arrived(at)
         arrived.left_linked = leg.left_linked | younger.linked
@@ -220,7 +229,7 @@ class CallModel:
         older.legs[channel] = arrived
         older.open_channels.add(channel)
         self._by_channel[channel] = older
-        if not any(entry.get("call_sid") == younger.call_sid for entry in older.timeline):
+        if not is_recall and not any(entry.get("call_sid") == younger.call_sid for entry in older.timeline):
             older.note(at, "merged", call_sid=younger.call_sid)
         if was_connected:
             older.connect(arrived, at)
@@ -229,8 +238,16 @@ class CallModel:
             older.run_clocks(at)
         older.facts_changed = True
         self._touch(older, at)
-        if not younger.open_channels:
+        if is_recall:
+            self._forget(younger, at)
+        elif not younger.open_channels:
             self._end(younger, at)
+
+    def _forget(self, call: LiveCall, at: datetime) -> None:
+        """What seemed to be a call of its own is a leg of another."""
+        self._unlink(call)
+        call.ended_at = max(at, call.started_at)
+        self._forgotten.append(call)
 
     def _bridge_joined(self, call: LiveCall, leg: Leg, event: BridgeJoined) -> None:
         """Those who meet in a bridge are one call; in a conference or a parking lot they only happen to be together."""
@@ -475,16 +492,19 @@ class CallModel:
     def _end(self, call: LiveCall, at: datetime) -> None:
         call.stop_ringing(at)
         call.leave_queue(at)
-        if not call.attempts():
+        if all(leg.is_local for leg in call.attempts()):
             call.answer_as_originated()
         call.ended_at = max(at, call.started_at)
         call.assignment = self.assign(call.facts())
+        self._unlink(call)
+        self._ended.append(call)
+
+    def _unlink(self, call: LiveCall) -> None:
         for linked in call.linked:
             if self._by_linked.get(linked) is call:
                 del self._by_linked[linked]
                 self._gone_linked.add(linked)
         self._changed.pop(call.call_sid, None)
-        self._ended.append(call)
 
     # Blindness
 

@@ -34,7 +34,7 @@ _SAID_OUTRIGHT: Final[dict[DialStatus | None, Outcome]] = {
 _UNREACHABLE: Final = frozenset({1, 2, 3, 18, 20, 21, 22, 27, 28, 31, 38, 41, 58, 88, 111})
 _CONGESTED: Final = frozenset({34, 42, 44})
 _USER_BUSY: Final = 17
-_ANSWERED_ELSEWHERE: Final = 26
+_TAKEN_BACK: Final = frozenset({None, 0, 26})  # nothing said, answered elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def _of_leg(status: DialStatus | None, cause: int | None) -> Outcome:
         return _SAID_OUTRIGHT[status]
     match status:
         case DialStatus.CANCEL:  # the caller stayed: taken back by the PBX, or everything was hung up because it stops
-            return FAILED if cause and cause != _ANSWERED_ELSEWHERE else NO_ANSWER
+            return NO_ANSWER if cause in _TAKEN_BACK else FAILED
         case None if cause is None:  # the attempt was cut short, as by a restart of the PBX
             return FAILED
         case None:  # older Asterisks do not tell how an attempt of their own ended

@@ -14,6 +14,13 @@ from agent.calls.rules import queue_name
 SPECIAL_EXTENSIONS: Final = frozenset({"", "s", "i", "t", "T", "h", "e", "o", "a", "failed"})
 # What Asterisk shows as the application of a leg that somebody dialled, with an extension that nobody did.
 DIALLED_LEG: Final = frozenset({"AppDial", "AppDial2", "AppQueue"})
+# What speaks to a caller: who hears it after the other side hung up has not been left.
+_SPEAKING: Final = frozenset(
+    {
+        "background", "backgrounddetect", "controlplayback", "dictate", "directory", "echo", "milliwatt", "musiconhold",
+        "playback", "read", "record", "sayalpha", "saydigits", "saynumber", "sayphonetic", "sayunixtime", "waitexten",
+    }
+)  # fmt: skip
 _TONES: Final = {"busy": BUSY, "congestion": CONGESTION}
 
 
@@ -27,6 +34,8 @@ def app_started(call: LiveCall, leg: Leg, event: AppStarted) -> None:
         if application == "queue":  # QueueCallerJoin tells the same, to those who may hear it
             call.queue = call.queue or queue_name(event.data)
         dial_started(call, leg, event)
+    if application in _SPEAKING and call.hung_up_by != leg.channel and event.exten != "h":
+        call.hung_up_by = None
     in_application(call, leg, event.application, event.at)
 
 

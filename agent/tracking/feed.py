@@ -183,8 +183,9 @@ class PbxFeed:
         self._frames, self._first_at, self.waiting_bytes = [], None, 0
         opened = [call for call in self.model.take_opened() if call.ended_at is None]
         ended, self._ended = [*self._ended, *self.model.take_ended()], []
-        gone, self._gone = self._gone, []
-        for call in ended:
+        forgotten = self.model.take_forgotten()
+        gone, self._gone = [*self._gone, *(call.call_sid for call in forgotten)], []
+        for call in (*ended, *forgotten):
             self._keeper.tell_live(call)
         return Group(
             segments=[segment],

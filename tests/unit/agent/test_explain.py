@@ -42,7 +42,7 @@ def test_every_entry_of_the_timeline_comes_from_a_message(name: str) -> None:
     for told in explained(name):
         entries = [id(entry) for step in told.steps for entry in step.entries]
         gone = {id(entry) for step in told.steps for entry in step.taken_back}
-        assert [entry for entry in entries if entry not in gone] == [id(entry) for entry in told.call.timeline]
+        assert {entry for entry in entries if entry not in gone} == {id(entry) for entry in told.call.timeline}
         assert told.derived is not None
         assert told.derived.is_whole
         direction = [step.direction for step in told.steps if step.direction is not None]
