@@ -1,4 +1,4 @@
-"""The tables that only the edge has: outbox, quarantine, journal, live calls, gaps, and counts kept by triggers.
+"""The tables that only the edge has: outbox, quarantine, journal, live calls, gaps, places in sources, and counts.
 
 They live in the same metadata as the shared tables. Counts are kept by triggers, because counting a million waiting
 rows is slow while reading one number is not; SQLite does not fire delete triggers for REPLACE, so nothing here is
@@ -8,7 +8,7 @@ ever written by INSERT OR REPLACE.
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import DDL, Index, LargeBinary, Table, event, text
+from sqlalchemy import DDL, JSON, Index, LargeBinary, Table, event, text
 from sqlmodel import Column, Field, SQLModel
 
 from sync.models import SHARED_TABLES, UtcDateTime
@@ -85,9 +85,42 @@ class Gap(SQLModel, table=True):
     pbx: str
     from_at: datetime = _moment()
     to_at: datetime | None = _moment(nullable=True)
-    reason: str  # a word: line_lost, agent_down, clock_jumped …
+    reason: str  # a word: line_lost, pbx_restarted, agent_stopped, agent_down
     detail: str | None = None  # a sentence for the operator
     backfilled_at: datetime | None = _moment(nullable=True)  # when a second source had filled it
+    filled_by: str | None = None  # that source's name
+    calls_found: int | None = None  # by it: calls of this time that were not known, or not wholly
+
+
+class SourcePlace(SQLModel, table=True):
+    """Up to where a second source of a PBX was read; written together with the calls that came of it."""
+
+    __tablename__ = "source_place"
+
+    pbx: str = Field(primary_key=True)
+    source: str = Field(primary_key=True)  # its name in the settings
+    kind: str
+    place: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))  # Any: what the source's reader makes of it
+    since: datetime = _moment()  # calls that ended earlier are none of ours
+    read_until: datetime | None = _moment(nullable=True)  # all that was written by then is known; None: not yet
+    records: int = 0  # read so far
+    rejects: int = 0  # of them not understood
+    updated_at: datetime = _moment()
+
+
+class SourceReject(SQLModel, table=True):
+    """What stands in a source and is no record; the latest of each source."""
+
+    __tablename__ = "source_reject"
+    __table_args__ = (Index("ix_source_reject_pbx_source", "pbx", "source", "id"), {"sqlite_autoincrement": True})
+
+    id: int | None = Field(default=None, primary_key=True)
+    pbx: str
+    source: str
+    position: str  # where it stands, in words
+    raw: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  # at most its beginning
+    reason: str
+    at: datetime = _moment()
 
 
 class Counter(SQLModel, table=True):
@@ -97,7 +130,9 @@ class Counter(SQLModel, table=True):
     value: int = 0
 
 
-EDGE_TABLES = ("outbox", "quarantine", "journal_segment", "live_call", "gap", "counter")
+EDGE_TABLES = (
+    "outbox", "quarantine", "journal_segment", "live_call", "gap", "source_place", "source_reject", "counter",
+)  # fmt: skip
 STORE_TABLES = frozenset(SHARED_TABLES) | frozenset(EDGE_TABLES)
 
 

@@ -263,6 +263,11 @@ class _Pen:
         enqueue(connection, [(call.id, call.revision) for call in calls if call.tenant_id is not None], at=self._now)
 
 
+def write_finished(connection: sqlite3.Connection, finished: Sequence[FinishedCall], *, now: str) -> CommitResult:
+    """Write calls inside a transaction of the caller's, as `Writer.commit` does; `now` as it is stored."""
+    return _Pen(now, {}).write(connection, [_encoded(call) for call in finished])
+
+
 def enqueue(connection: sqlite3.Connection, calls: Sequence[tuple[int, int]], *, at: str, known: bool = True) -> None:
     """Have (call id, revision) wait to be sent, each call once; `known=False` promises that none waits yet."""
     if known:

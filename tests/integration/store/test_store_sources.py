@@ -1,0 +1,81 @@
+"""Places in second sources, what was no record there, and gaps they fill."""
+
+import sqlite3
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+
+import pytest
+
+from agent.store import sources
+from agent.store.engine import Store
+from agent.store.rows import moment_text
+from agent.store.sources import MAX_RAW_BYTES, MAX_REJECTS, Reject, SourceState
+from agent.store.writer import GapClosed, GapOpened, Group, Writer, write_finished
+from tests.integration.store.facts import LATER, START, call
+
+NOW = moment_text(LATER)
+MINUTE = timedelta(minutes=1)
+FRESH = SourceState("main", "cdr", "cdr-csv", since=START)
+
+
+async def test_a_source_that_was_never_read_has_no_place(store: Store) -> None:
+    assert await store.connection.run(lambda connection: sources.state_of(connection, "main", "cdr")) is None
+
+
+async def test_a_place_is_read_as_it_was_kept(store: Store, writer: Writer) -> None:
+    further = replace(FRESH, place={"inode": 7}, read_until=LATER, records=3, rejects=1)
+    for state in (FRESH, further):
+        await writer.transact(partial(sources.keep, state=state, now=NOW))
+        assert await store.connection.run(sources.states) == [state]
+
+
+async def test_a_place_and_its_calls_are_one_transaction(store: Store, writer: Writer) -> None:
+    def half(connection: sqlite3.Connection) -> None:
+        write_finished(connection, [call(1)], now=NOW)
+        sources.keep(connection, FRESH, now=NOW)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await writer.transact(half)
+    assert await store.connection.run(sources.states) == []
+    assert await store.connection.run(lambda c: c.execute("SELECT count(*) FROM call").fetchone()) == (0,)
+
+
+async def test_rejects_are_bounded_in_length_and_number(store: Store, writer: Writer) -> None:
+    rejects = [Reject(f"byte {number}", b"x" * 9000, "too long") for number in range(MAX_REJECTS - 1)]
+    for source in ("cdr", "other"):
+        for some in (rejects, rejects[:3]):
+            note = partial(sources.note_rejects, pbx="main", source=source, rejects=some, now=NOW)
+            await writer.transact(note)
+    query = "SELECT source, count(*), max(length(raw)) FROM source_reject GROUP BY source ORDER BY source"
+    found = await store.connection.run(lambda connection: connection.execute(query).fetchall())
+    assert found == [("cdr", MAX_REJECTS, MAX_RAW_BYTES), ("other", MAX_REJECTS, MAX_RAW_BYTES)]
+    newest = "SELECT position FROM source_reject ORDER BY id DESC LIMIT 1"
+    assert await store.connection.run(lambda c: c.execute(newest).fetchone()) == ("byte 2",)
+
+
+async def test_a_gap_is_filled_once_its_end_is_behind_what_is_known(store: Store, writer: Writer) -> None:
+    await writer.commit(
+        Group(
+            gaps=[
+                GapOpened("main", START, "agent_down"),
+                GapClosed("main", START + MINUTE),
+                GapOpened("main", START + 2 * MINUTE, "line_lost"),
+                GapClosed("main", START + 4 * MINUTE),
+                GapOpened("branch", START, "line_lost"),
+                GapClosed("branch", START + MINUTE),
+            ]
+        )
+    )
+    blind = await store.connection.run(lambda connection: sources.unfilled(connection, "main"))
+    assert [gap.from_at for gap in blind] == [START, START + 2 * MINUTE]
+
+    def read(connection: sqlite3.Connection) -> int:
+        sources.count_found(connection, [blind[0].id])
+        return sources.fill(connection, "main", known_until=START + 3 * MINUTE, by="cdr", now=NOW)
+
+    assert await writer.transact(read) == 1
+    query = "SELECT pbx, filled_by, calls_found FROM gap ORDER BY id"
+    found = await store.connection.run(lambda connection: connection.execute(query).fetchall())
+    assert found == [("main", "cdr", 1), ("main", None, None), ("branch", None, None)]
