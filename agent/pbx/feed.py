@@ -11,11 +11,31 @@ from agent.calls.events import CallEvent
 LINE_LOST: Final = b"\0line lost"
 
 
+class BlindReason(StrEnum):
+    """Why a PBX was not heard for a while, as a gap tells it."""
+
+    LINE_LOST = "line_lost"
+    PBX_RESTARTED = "pbx_restarted"  # it had announced its end; whoever stopped it may have started it again later
+    AGENT_STOPPED = "agent_stopped"
+    AGENT_DOWN = "agent_down"  # it ended without a word: killed, crashed, or the power failed
+
+
+@dataclass(frozen=True, slots=True)
+class Blind:
+    """Why nothing is heard from now on, with a sentence for the operator."""
+
+    reason: BlindReason
+    detail: str | None = None
+
+
 class Feed(Protocol):
     """Takes what one PBX said, in order. Never blocks and never fails: what cannot be stored yet is kept."""
 
-    def heard(self, frame: bytes, event: CallEvent | None, at: datetime) -> None:
-        """One frame as received (or a mark of the connector's) and what it means; `at` is its arrival."""
+    def heard(self, frame: bytes, event: CallEvent | None, at: datetime, *, blind: Blind | None = None) -> None:
+        """One frame as received (or a mark of the connector's) and what it means; `at` is its arrival.
+
+        `blind` comes with the mark of a lost line.
+        """
         ...
 
     async def wait_for_room(self) -> None:

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from agent.calls.events import CallEvent, LineLost, SnapshotTaken
 from agent.calls.live_call import LiveCall
 from agent.calls.model import CallModel
-from agent.pbx.feed import LINE_LOST, Interpreter
+from agent.pbx.feed import LINE_LOST, Blind, BlindReason, Interpreter
 from agent.store.journal import Journal
 from agent.store.segment import Frame, Segment
 from agent.store.writer import FinishedCall, GapClosed, GapOpened, Group, LiveAnchor
@@ -90,7 +90,7 @@ class PbxFeed:
         if last_at is not None:
             self._append(LINE_LOST)
             self.model.apply(LineLost(last_at))
-            self._gaps.append(GapOpened(self._pbx, last_at, "agent_down", "the agent was not running"))
+            self._gaps.append(GapOpened(self._pbx, last_at, BlindReason.AGENT_DOWN, "the agent was not running"))
             self._blind_since = last_at
         restored = self.model.live_calls()
         for call in restored:
@@ -118,11 +118,12 @@ class PbxFeed:
 
     # agent.pbx.feed.Feed
 
-    def heard(self, frame: bytes, event: CallEvent | None, at: datetime) -> None:
-        """One frame and what it means."""
+    def heard(self, frame: bytes, event: CallEvent | None, at: datetime, *, blind: Blind | None = None) -> None:
+        """One frame and what it means; why nothing is heard after it."""
         self._append(frame, at)
         if isinstance(event, LineLost):
-            self._gaps.append(GapOpened(self._pbx, event.at, "line_lost"))
+            blind = blind or Blind(BlindReason.LINE_LOST)
+            self._gaps.append(GapOpened(self._pbx, event.at, blind.reason, blind.detail))
             self._blind_since = event.at
         elif self._blind_since is not None:
             # A clock that was set back meanwhile must not keep the gap open.

@@ -13,7 +13,7 @@ from typing import Final
 from agent.errors import PbxLost, PbxRefused
 from agent.pbx.asterisk.interpreter import SNAPSHOT_TAKEN, AsteriskInterpreter
 from agent.pbx.asterisk.protocol import MAX_FRAME_BYTES, AmiMessage, AmiSession, SessionState
-from agent.pbx.feed import LINE_LOST, Feed, LineState, LineStatus
+from agent.pbx.feed import LINE_LOST, Blind, BlindReason, Feed, LineState, LineStatus
 from agent.pbx.text import DEFAULT_ENCODING
 from config.settings import AsteriskSettings
 from sync.backoff import Backoff
@@ -72,6 +72,7 @@ class AsteriskConnector:
     async def _listen(self) -> None:
         line = await self._connect()
         lost: PbxLost | None = None
+        blind = Blind(BlindReason.AGENT_STOPPED, "the agent was stopped")
         try:
             async with asyncio.TaskGroup() as tasks:
                 watch = tasks.create_task(line.watch(), name=f"pbx-{self._settings.name}-watch")
@@ -82,13 +83,14 @@ class AsteriskConnector:
         except BaseExceptionGroup as group:
             # Not `except*`: what is raised in it comes out wrapped in a group again in Python 3.11.2, Debian 12's.
             lost = next((exc for exc in group.exceptions if isinstance(exc, PbxLost)), None)
+            blind = line.why_blind(lost)
             if lost is None or len(group.exceptions) > 1:
                 raise
         finally:
             line.close()
             if line.was_ready:
                 last = self.status.last_heard_at or self._now()
-                self._feed.heard(LINE_LOST, line.interpreter.interpret(LINE_LOST, last), last)
+                self._feed.heard(LINE_LOST, line.interpreter.interpret(LINE_LOST, last), last, blind=blind)
         if lost is not None:
             raise lost
 
@@ -171,6 +173,7 @@ class _Line(asyncio.Protocol):
         self._heard = asyncio.Event()
         self._booted = asyncio.Event()
         self._list_is_complete = False
+        self._has_said_goodbye = False
         self.was_ready = False
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -203,6 +206,8 @@ class _Line(asyncio.Protocol):
         for message in messages:
             if message.name == "FullyBooted":
                 self._booted.set()
+            elif message.name == "Shutdown":
+                self._has_said_goodbye = True
             self._feed.heard(message.raw, self.interpreter.event_of(message, arrived_at), arrived_at)
         if self._list_is_complete:  # after the messages of this very read
             self._list_is_complete = False
@@ -225,6 +230,14 @@ class _Line(asyncio.Protocol):
                 self._fail(exc)
 
     # ours
+
+    def why_blind(self, lost: PbxLost | None) -> Blind:
+        """Why nothing is heard after the line ended by `lost`, or by a bug."""
+        if lost is None:
+            return Blind(BlindReason.AGENT_DOWN, "the agent failed")
+        if self._has_said_goodbye:
+            return Blind(BlindReason.PBX_RESTARTED, "Asterisk was stopped or restarted")
+        return Blind(BlindReason.LINE_LOST, str(lost))
 
     def close(self) -> None:
         """Drop the connection at once."""

@@ -14,6 +14,7 @@ from typing import Self
 from agent.calls.events import CallEvent
 from agent.pbx.asterisk.connector import AsteriskConnector
 from agent.pbx.asterisk.protocol import AmiMessage
+from agent.pbx.feed import Blind
 from config.settings import AsteriskSettings
 from sync.backoff import Backoff
 
@@ -146,12 +147,15 @@ class Ear:
     def __init__(self) -> None:
         self.frames: list[bytes] = []
         self.events: list[CallEvent] = []
+        self.blind: list[Blind] = []
         self._room = asyncio.Event()
         self._room.set()
 
-    def heard(self, frame: bytes, event: CallEvent | None, at: datetime) -> None:
+    def heard(self, frame: bytes, event: CallEvent | None, at: datetime, *, blind: Blind | None = None) -> None:
         assert at.tzinfo is not None
         self.frames.append(frame)
+        if blind is not None:
+            self.blind.append(blind)
         if event is not None:
             self.events.append(event)
 

@@ -12,7 +12,7 @@ from agent.calls.events import CallEvent, ChannelOpened, LineLost, SnapshotTaken
 from agent.pbx.asterisk import connector as connecting
 from agent.pbx.asterisk.connector import AsteriskConnector
 from agent.pbx.asterisk.interpreter import SNAPSHOT_TAKEN
-from agent.pbx.feed import LINE_LOST, LineState
+from agent.pbx.feed import LINE_LOST, Blind, BlindReason, LineState
 from sync.backoff import Backoff
 from tests.integration.pbx.loopback import SECRET, Ear, Pbx, connected, settings, until
 
@@ -167,6 +167,23 @@ async def test_a_lost_line_is_marked_once_and_made_again() -> None:
         assert ear.frames.count(LINE_LOST) == 1
     assert ear.frames.count(LINE_LOST) == 2  # the agent's own stop leaves the PBX unheard, too
     assert isinstance(ear.events[-1], LineLost)
+    assert ear.blind == [
+        Blind(BlindReason.LINE_LOST, "the PBX closed the connection"),
+        Blind(BlindReason.AGENT_STOPPED, "the agent was stopped"),
+    ]
+
+
+async def test_a_pbx_that_said_goodbye_was_stopped_or_restarted() -> None:
+    ear = Ear()
+    async with Pbx() as pbx, connected(settings(pbx.port), ear) as connector:
+        line = await pbx.called()
+        await line.log_in()
+        await until(lambda: connector.status.state is LineState.CONNECTED)
+        line.send("Event: Shutdown", "Shutdown: Cleanly", "Restart: True")
+        line.hang_up()
+        await pbx.called()
+
+        assert [blind.reason for blind in ear.blind] == [BlindReason.PBX_RESTARTED]
 
 
 async def test_a_line_that_breaks_is_lost_too() -> None:
@@ -397,10 +414,10 @@ class DeafEar(Ear):
         super().__init__()
         self._at = at
 
-    def heard(self, frame: bytes, event: CallEvent | None, at: datetime) -> None:
+    def heard(self, frame: bytes, event: CallEvent | None, at: datetime, *, blind: Blind | None = None) -> None:
         if frame == self._at:
             raise LookupError("Ayşe Yılmaz")
-        super().heard(frame, event, at)
+        super().heard(frame, event, at, blind=blind)
 
     async def wait_for_room(self) -> None:
         await super().wait_for_room()

@@ -13,6 +13,7 @@ from agent.calls.model import CallModel
 from agent.calls.rules import CallRules
 from agent.calls.tenancy import assign
 from agent.pbx.asterisk.connector import AsteriskConnector
+from agent.pbx.feed import Blind
 from agent.simulator.manager import Account
 from agent.simulator.server import Simulator
 from config.settings import AsteriskSettings
@@ -105,7 +106,7 @@ class Listener:
         self.rows: dict[str, dict[str, Any]] = {}
         self._news = asyncio.Event()
 
-    def heard(self, frame: bytes, event: CallEvent | None, at: datetime) -> None:
+    def heard(self, frame: bytes, event: CallEvent | None, at: datetime, *, blind: Blind | None = None) -> None:
         if event is None:
             return
         self.model.apply(event)
