@@ -65,11 +65,19 @@ def _wanted(raw: Mapping[str, Any]) -> Iterator[_Wanted]:
         if isinstance(entry, dict):
             name = entry.get("name", "NAME")
             yield _Wanted(("pbx", index, "secret"), f"pbx-{name}-secret", "the PBX asks for one")
+            yield from _of_sources(entry.get("sources"), ("pbx", index, "sources"), f"pbx-{name}")
     for section in ("central", "live"):
         table = raw.get(section)
         if isinstance(table, dict):
             because = "a user name is given" if section == "live" and table.get("username") else None
             yield _Wanted((section, "password"), f"{section}-password", because)
+
+
+def _of_sources(entries: Any, path: KeyPath, pbx: str) -> Iterator[_Wanted]:  # Any: what stands in the file
+    for index, entry in enumerate(entries if isinstance(entries, list) else []):
+        if isinstance(entry, dict) and "url" in entry:
+            name = entry.get("name", entry.get("kind", "NAME"))
+            yield _Wanted((*path, index, "password"), f"{pbx}-{name}-password", None)
 
 
 def _section(raw: dict[str, Any], path: KeyPath) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import SplitResult, parse_qsl, urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -85,9 +86,23 @@ def _encoding(value: str) -> str:
     return name
 
 
+def _time_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("this is no time zone; write one of the IANA database, as Europe/Istanbul or UTC") from None
+    return value
+
+
 def _outside_line(value: str) -> str:
     if not re.fullmatch(r"[0-9*#]{1,4}", value):
         raise ValueError('write what a phone dials before a public number, one to four digits, * or #, as "9"')
+    return value
+
+
+def _identifier(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]{0,63}", value):
+        raise ValueError("write the name of a table, letters, digits and underscores")
     return value
 
 
@@ -95,9 +110,12 @@ def _outside_line(value: str) -> str:
 Country = Annotated[str, AfterValidator(known_country)]
 # A byte set of old, one byte a letter.
 Encoding = Annotated[str, AfterValidator(_encoding)]
+# A zone of the IANA database: "Europe/Istanbul", "UTC".
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
 OutsideLinePrefix = Annotated[str, AfterValidator(_outside_line)]
 # A site's or PBX's name: it becomes part of every call_sid, so it never changes once calls are captured.
 PlainName = Annotated[str, AfterValidator(_plain_name)]
+TableName = Annotated[str, AfterValidator(_identifier)]
 DialledNumber = Annotated[str, AfterValidator(_dialled)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 # A shell-like pattern as of fnmatch: "PJSIP/trunk-*".
@@ -140,6 +158,102 @@ class LogSettings(_Section):
     format: LogFormat = LogFormat.AUTO
 
 
+class SourceKind(StrEnum):
+    """What a PBX writes down itself, and where: a file of CSV lines, a table in MariaDB or SQLite, the queue log."""
+
+    CDR_CSV = "cdr-csv"
+    CEL_CSV = "cel-csv"
+    CDR_MARIADB = "cdr-mariadb"
+    CEL_MARIADB = "cel-mariadb"
+    CDR_SQLITE = "cdr-sqlite"
+    QUEUE_LOG = "queue-log"
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is reached by a URL, not by a path."""
+        return self in {SourceKind.CDR_MARIADB, SourceKind.CEL_MARIADB}
+
+    @property
+    def is_table(self) -> bool:
+        """Whether its columns have names of their own."""
+        return self.is_remote or self is SourceKind.CDR_SQLITE
+
+
+_USUAL_PATHS = {
+    SourceKind.CDR_CSV: "/var/log/asterisk/cdr-csv/Master.csv",
+    SourceKind.CEL_CSV: "/var/log/asterisk/cel-custom/Master.csv",
+    SourceKind.CDR_SQLITE: "/var/log/asterisk/master.db",
+    SourceKind.QUEUE_LOG: "/var/log/asterisk/queue_log",
+}
+
+
+class SourceSettings(_Section):
+    """What a PBX writes down itself, followed all the time to fill what the live feed missed."""
+
+    kind: SourceKind = Field(examples=["cdr-csv"])
+    name: PlainName | None = None  # None: the kind
+    path: FilePath | None = None  # of a file or a SQLite database
+    url: str | None = None  # of MariaDB or MySQL: mariadb://user@host:3306/database
+    password: Secret | None = None
+    password_file: FilePath | None = None
+    table: TableName | None = None  # None: "cdr" or "cel"
+    # The columns of a file in their order, "-" for one to be passed over. Empty: known by their number or a header.
+    columns: tuple[Line, ...] = ()
+    time_zone: TimeZone | None = None  # of times that tell none; None: the PBX's
+    poll_seconds: Annotated[float, Field(ge=0.1, le=3600)] | None = None  # None: 0.5 for files, 5 for tables
+    # A call counts as told wholly when so long nothing more came of it. CEL tells the end itself.
+    settle_seconds: Annotated[float, Field(ge=0, le=86_400)] = 30.0
+    # How much of what was written before the source was first read is taken over, beside what fills gaps.
+    history_days: Annotated[int, Field(ge=0, le=36_500)] = 0
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, value: str | None) -> str | None:
+        if value is not None:
+            use = "use mariadb://user@host:3306/database"
+            parts = _split_url(value, use)
+            if parts.scheme not in {"mariadb", "mysql"} or not parts.path.strip("/") or not parts.hostname:
+                raise ValueError(use)
+        return value
+
+    @model_validator(mode="after")
+    def _is_reachable(self) -> Self:
+        kind = f'kind = "{self.kind}"'
+        if self.kind.is_remote:
+            if self.url is None:
+                raise ValueError(f'{kind} needs a url, as url = "mariadb://user@127.0.0.1:3306/asteriskcdrdb"')
+            if self.path is not None:
+                raise ValueError(f"{kind} has a url and no path")
+        else:
+            if self.path is None:
+                raise ValueError(f'{kind} needs a path, as path = "{_USUAL_PATHS[self.kind]}"')
+            if self.url is not None:
+                raise ValueError(f"{kind} has a path and no url")
+        if self.columns and self.kind.is_table:
+            raise ValueError(f"{kind} has columns with names of their own; leave columns away")
+        if self.table is not None and not self.kind.is_table:
+            raise ValueError(f"{kind} is a file; leave table away")
+        return self
+
+    @property
+    def called(self) -> str:
+        """Its name at its PBX."""
+        return self.name or str(self.kind)
+
+    @property
+    def place(self) -> str:
+        """Where it is, without who goes there."""
+        if self.url is None:
+            return str(self.path)
+        parts = urlsplit(self.url)
+        return f"{parts.hostname}:{parts.port or 3306}{parts.path}"
+
+    @property
+    def polled_every(self) -> float:
+        """Seconds between two looks."""
+        return self.poll_seconds or (5.0 if self.kind.is_table else 0.5)
+
+
 class AsteriskSettings(_Section):
     """One Asterisk, heard by AMI."""
 
@@ -174,6 +288,7 @@ class AsteriskSettings(_Section):
     country: Country | None = None  # None: the site's
     # What phones dial to get an outside line, before a public number.
     outside_line_prefixes: tuple[OutsideLinePrefix, ...] = ()
+    time_zone: TimeZone | None = None  # of the times in its CDR files; None: this machine's
     legacy_encoding: Encoding | None = None  # of names that are no UTF-8; None: by the country
     connect_timeout_seconds: Annotated[float, Field(gt=0, le=120)] = 10.0
     ping_seconds: Annotated[float, Field(ge=1, le=300)] = 15.0
@@ -182,6 +297,18 @@ class AsteriskSettings(_Section):
     # The channels are listed again so often, to notice calls whose end was never told.
     snapshot_seconds: Annotated[float, Field(ge=1, le=86_400)] = 300.0
     reconnect_max_seconds: Annotated[float, Field(ge=1, le=600)] = 30.0
+    # Where the PBX's own configuration can be read. None: /etc/asterisk, if the PBX is on this machine.
+    config_directory: FilePath | None = None
+    sources: tuple[SourceSettings, ...] = ()
+
+    @field_validator("sources")
+    @classmethod
+    def _one_source_each(cls, value: tuple[SourceSettings, ...]) -> tuple[SourceSettings, ...]:
+        names = [source.called for source in value]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two sources are called {twice[0]!r}; give each a name of its own")
+        return value
 
 
 # More kinds of PBX join this union, told apart by `kind`.
