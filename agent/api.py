@@ -1,11 +1,12 @@
 """How the running agent answers on its Unix socket: its command line today, services on the box as well."""
 
+import asyncio
 import contextlib
 import json
 import logging
 import socket
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from starlette.routing import Route
 from agent.calls.context import CallContext
 from agent.errors import AgentError
 from agent.health import AgentStatus
+from agent.store.merge import MergeResult, ToldCall, read_told
 from config.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,10 @@ class Control(Protocol):
         self, *, since: datetime, until: datetime | None, dry_run: bool
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Derive stored calls again from the journal, telling now and then how far it is."""
+        ...
+
+    async def merge(self, calls: Sequence[ToldCall]) -> MergeResult:
+        """Keep calls that another source tells, or what it knows of those that are kept already."""
         ...
 
     async def retry_quarantined(self, call_sid: str | None) -> int:
@@ -88,12 +94,20 @@ def make_app(control: Control) -> Starlette:
         first = await anext(steps)  # what cannot be done at all is told before the answer begins
         return StreamingResponse(_lines(first, steps), media_type="application/x-ndjson")
 
+    async def merge(request: Request) -> Response:
+        try:
+            calls = await asyncio.to_thread(read_told, await request.body())
+            return JSONResponse((await control.merge(calls)).as_dict())
+        except (ValueError, TypeError, AttributeError) as exc:
+            return problem(422, "No calls", str(exc))
+
     return Starlette(
         routes=[
             Route("/v1/status", status),
             Route("/v1/calls", calls),
             Route("/v1/sync", sync, methods=["POST"]),
             Route("/v1/tenants/reassign", reassign, methods=["POST"]),
+            Route("/v1/calls/merge", merge, methods=["POST"]),
             Route("/v1/calls/rebuild", rebuild, methods=["POST"]),
             Route("/v1/quarantine/retry", retry, methods=["POST"]),
         ],

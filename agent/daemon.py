@@ -5,7 +5,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -28,6 +28,7 @@ from agent.pbx.text import DEFAULT_ENCODING
 from agent.probe import Probe
 from agent.store.engine import Store, open_store
 from agent.store.journal import Journal
+from agent.store.merge import MergeResult, ToldCall, merging
 from agent.store.outbox import SqliteOutbox
 from agent.store.repository import Repository
 from agent.store.writer import Writer
@@ -296,6 +297,13 @@ class Daemon:
         if self._syncer is not None:
             self._syncer.wake()
         return result.as_dict()
+
+    async def merge(self, calls: Sequence[ToldCall]) -> MergeResult:
+        """Keep what another source tells of calls, between the groups that capture commits."""
+        result = await self._writer.transact(merging(calls, now=self._writer.now_text()))
+        if self._syncer is not None and result.new + result.amended:
+            self._syncer.wake()
+        return result
 
     async def rebuild(
         self, *, since: datetime, until: datetime | None, dry_run: bool

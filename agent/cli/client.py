@@ -32,6 +32,11 @@ class RunningAgent:
         """Have the agent do something; raises as `get` does."""
         return self._ask("POST", f"{path}?{urlencode(query)}" if query else path)
 
+    def tell(self, path: str, body: bytes) -> Any:  # Any: JSON
+        """Have the agent take something; raises as `get` does."""
+        with self._asked("POST", path, body) as response:
+            return _told(response.status, response.read())
+
     def follow(self, path: str, **query: str) -> Iterator[Any]:  # Any: JSON
         """Have the agent do something that takes long, and what it tells meanwhile; raises as `get` does."""
         with self._asked("POST", f"{path}?{urlencode(query)}") as response:
@@ -46,10 +51,10 @@ class RunningAgent:
         return _told(response.status, body)
 
     @contextmanager
-    def _asked(self, method: str, path: str) -> Iterator[http.client.HTTPResponse]:
+    def _asked(self, method: str, path: str, body: bytes | None = None) -> Iterator[http.client.HTTPResponse]:
         connection = _UnixConnection(self._socket_file, timeout=self._timeout)
         try:
-            connection.request(method, path)
+            connection.request(method, path, body)
             yield connection.getresponse()
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             raise NotRunning(f"no agent is running (nobody answers on {self._socket_file})") from None

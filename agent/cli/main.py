@@ -12,6 +12,7 @@ import typer
 
 from agent.cli import calls, configuration, demo, outbox, simulate, tenants
 from agent.cli.faults import Commands, ExitCode
+from agent.cli.import_calls import import_files
 from agent.cli.live import show_live
 from agent.cli.record import record
 from agent.cli.replay import replay
@@ -38,6 +39,7 @@ app.add_typer(outbox.sync_app, name="sync")
 app.add_typer(outbox.outbox_app, name="outbox")
 app.add_typer(configuration.app, name="config")
 app.add_typer(tenants.app, name="tenants")
+app.command("import")(import_files)
 app.command("record")(record)
 app.command("replay")(replay)
 app.add_typer(simulate.app, name="simulate")

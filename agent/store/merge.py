@@ -8,7 +8,10 @@ import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any, Self
+
+import orjson
 
 from agent.calls.merging import merged
 from agent.store import rows
@@ -179,3 +182,29 @@ def _write(connection: sqlite3.Connection, work: _Work, now: str) -> None:
             connection.executemany(f"UPDATE {table} SET tenant_id = ? WHERE call_id = ?", work.given)  # noqa: S608 - our own words
         changed = [(int(str(row["key"])), int(str(row["revision"]))) for row in work.changed if row["tenant_id"]]
         enqueue(connection, changed, at=now)
+
+
+def read_told(body: bytes) -> list[ToldCall]:
+    """Calls as another process tells them, in JSON. Raises ValueError for what is none."""
+    told = orjson.loads(body)
+    if not isinstance(told, list) or len(told) > MAX_CALLS:
+        raise ValueError(f"a list of at most {MAX_CALLS} calls is wanted")
+    return [_read_call(call) for call in told]
+
+
+def _read_call(call: Any) -> ToldCall:  # Any: JSON
+    row, tenant = call.get("row"), call.get("tenant")
+    if not isinstance(row, dict) or not isinstance(row.get("call_sid"), str) or not isinstance(tenant, str | None):
+        raise ValueError("a call is an object with a row and a tenant")
+    for name in rows.MOMENTS:
+        if row.get(name) is not None:
+            row[name] = datetime.fromisoformat(row[name])
+    for name, value in row.items():
+        if isinstance(value, dict | list) != (name in rows.JSONS):
+            raise ValueError(f"the column {name} is of another kind")
+    return ToldCall(row, tenant)
+
+
+def told_text(calls: Sequence[ToldCall]) -> bytes:
+    """What `read_told` reads."""
+    return orjson.dumps([{"row": call.row, "tenant": call.tenant} for call in calls])

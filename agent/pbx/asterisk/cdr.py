@@ -181,7 +181,7 @@ class CdrReader:
     def row_of(self, fields: list[str]) -> CdrRow | None:
         """The same of fields."""
         layout = self._fixed
-        if layout is None or self._header is not None or not self._unread:
+        if self._header is not None or self._unread >= 0:
             if self._is_header(fields):
                 return None
             layout = self._fixed

@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from agent.calls.leg import iso_text
-from agent.calls.numbers import presentation
+from agent.calls.numbers import NumberPlan, presentation
 from agent.calls.outcome import (
     ANSWERED,
     BUSY,
@@ -44,6 +44,15 @@ _DIAL_STATUS: Final = {
     "ANSWERED": "ANSWER", "BUSY": "BUSY", "CONGESTION": "CONGESTION", "NO ANSWER": "NOANSWER", "FAILED": "CHANUNAVAIL",
     "CANCEL": "CANCEL",
 }  # fmt: skip
+
+
+# Callers call again, and over years there are many of them; some 300 bytes each.
+_presentation: Final = lru_cache(maxsize=16_384)(presentation)
+
+
+@lru_cache(maxsize=32_768)
+def _e164(plan: NumberPlan, number: str | None, *, dialled: bool = False) -> str | None:
+    return plan.e164(number, dialled=dialled)
 
 
 @dataclass(slots=True)
@@ -126,11 +135,11 @@ def call_of(rows: Sequence[CdrRow], *, site: str, pbx: str, rules: CallRules, na
         "pbx": pbx,
         "direction": direction,
         "caller_id": caller.number,
-        "caller_e164": rules.numbers.e164(caller.number),
+        "caller_e164": _e164(rules.numbers, caller.number),
         "caller_name": name,
-        "caller_presentation": presentation(caller.number, name),
+        "caller_presentation": _presentation(caller.number, name),
         "callee_id": callee,
-        "callee_e164": rules.numbers.e164(callee, dialled=True),
+        "callee_e164": _e164(rules.numbers, callee, dialled=True),
         "start_time": start,
         "end_time": end,
         "total_seconds": round((end - start).total_seconds(), 6),

@@ -1,0 +1,98 @@
+"""CDRs of any number laid down on disk and taken up call by call: those of one call need not stand together."""
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+import orjson
+
+from agent.pbx.asterisk.cdr import CdrRow, digest_of
+from agent.pbx.asterisk.cdr_calls import MAX_ROWS
+
+_AT_ONCE: Final = 5000
+_NAMELESS: Final = "~"  # before the key of CDRs that bear no id; no uniqueid begins so
+_Staged = tuple[str, int, int, bytes]
+
+
+class Cdrs(NamedTuple):
+    """Those of one call; `native_id` is its name where they bear none. `lines`: how many were taken up for it."""
+
+    native_id: str
+    rows: list[CdrRow]
+    lines: int
+
+
+class Scratch:
+    """A file of our own that vanishes with us."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        self._waiting: list[_Staged] = []
+        self.count = 0
+
+    @classmethod
+    @contextmanager
+    def open(cls) -> Iterator[Self]:
+        """On a disk, not in memory as /tmp may be."""
+        directory = os.environ.get("TMPDIR") or ("/var/tmp" if os.access("/var/tmp", os.W_OK) else None)  # noqa: S108
+        with (
+            tempfile.TemporaryDirectory(prefix="edge-import-", dir=directory) as place,
+            closing(sqlite3.connect(Path(place) / "cdr.db", isolation_level=None)) as database,
+        ):
+            for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -16384", "temp_store = FILE"):
+                database.execute(f"PRAGMA {pragma}")
+            database.execute("CREATE TABLE line (key TEXT, file INTEGER, number INTEGER, data BLOB)")
+            yield cls(database)
+
+    def add(self, row: CdrRow, *, file: int, number: int) -> None:
+        """Lay down a CDR."""
+        key = row.linkedid or row.uniqueid or _NAMELESS + digest_of(row)
+        self._waiting.append((key, file, number, orjson.dumps(tuple(row))))
+        self.count += 1
+        if len(self._waiting) >= _AT_ONCE:
+            self._flush()
+
+    def calls(self) -> Iterator[Cdrs]:
+        """The CDRs of each call, roughly in the order of the calls. A line that stands twice counts once."""
+        self._flush()
+        lines = self._database.execute("SELECT key, file, data FROM line ORDER BY key, file, number")
+        for key, group in groupby(lines, key=itemgetter(0)):
+            if key.startswith(_NAMELESS):
+                yield from _of_nameless(key, group)
+                continue
+            count, seen = 0, dict[bytes, None]()
+            for _, _, data in group:
+                count += 1
+                if len(seen) < MAX_ROWS:
+                    seen[data] = None
+            yield Cdrs(key, [_row(data) for data in seen], count)
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._database.execute("BEGIN")
+            self._database.executemany("INSERT INTO line VALUES (?, ?, ?, ?)", self._waiting)
+            self._database.execute("COMMIT")
+            self._waiting.clear()
+
+
+def _of_nameless(key: str, group: Iterator[tuple[str, int, bytes]]) -> Iterator[Cdrs]:
+    """Equal lines of one file are as many calls; the same in a second file (a copy, an overlap) are the same ones."""
+    most = 0
+    for _, lines in groupby(group, key=itemgetter(1)):
+        for ordinal, (_, _, data) in enumerate(lines):
+            is_new = ordinal >= most
+            most = max(most, ordinal + 1)
+            yield Cdrs(f"{key.removeprefix(_NAMELESS)}-{ordinal}", [_row(data)] if is_new else [], 1)
+
+
+def _row(data: bytes) -> CdrRow:
+    start, answer, end, *rest = orjson.loads(data)
+    moments = datetime.fromisoformat(start), answer and datetime.fromisoformat(answer), datetime.fromisoformat(end)
+    return CdrRow._make((*moments, *rest))
