@@ -41,6 +41,11 @@ CEL_COLUMNS = {
     "userfield": "CHANNEL(userfield)",
     "extra": "eventextra",
 }
+# What docs/asterisk.md recommends to tell of.
+CEL_APPS = (
+    "dial,queue,followme,retrydial,page,park,confbridge,meetme,voicemail,stasis,audiosocket,busy,congestion,"
+    "playback,background,read"
+)
 CDR_COLUMNS = {
     "accountcode": "CDR(accountcode)",
     "src": "CDR(src)",
@@ -112,7 +117,7 @@ def configuration(*, home: PurePosixPath, ports: Ports, options: Options) -> dic
             "[general]\nenabled=yes\n[mappings]\nlinkedid => Linkedid\nsequence => Sequence\n"
             "peeraccount => PeerAccount\n"
         ),
-        "cel.conf": "[general]\nenable=yes\napps=dial,queue,park\nevents=ALL\n[manager]\nenabled=yes\n",
+        "cel.conf": f"[general]\nenable=yes\napps={CEL_APPS}\nevents=ALL\n[manager]\nenabled=yes\n",
         "cel_custom.conf": f"[mappings]\nMaster.csv => {_mapping(CEL_COLUMNS)}\n",
         "features.conf": "[general]\n",
         "indications.conf": "[general]\ncountry=tr\n[tr]\ndescription=Turkey\nringcadence=2000,4000\n"

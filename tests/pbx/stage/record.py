@@ -1,6 +1,7 @@
 """Records scenarios one at a time: python -m tests.pbx.stage.record [--asterisk VERSION] [NAME …]
 
-Beside each NAME.ami (the bytes of the classes the product asks for) stands NAME.json, the truth of its calls.
+Beside each NAME.ami (the bytes of the classes the product asks for) stand NAME.cel.csv, Asterisk's channel event log of
+the same, and NAME.json, the truth of its calls.
 """
 
 import argparse
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.pbx.asterisk import VERSIONS
+from tests.pbx.configuration import CEL_COLUMNS
 from tests.pbx.record import WIRE, Recorder
 from tests.pbx.stage.scenarios import SCENARIOS
 from tests.pbx.stage.theatre import Theatre
@@ -20,10 +22,11 @@ READ = "system,call,agent,dialplan,user"
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--asterisk", type=int, default=VERSIONS[0], choices=VERSIONS)
+    parser.add_argument("--to", type=Path, metavar="DIR", help="instead of tests/wire/stage/VERSION")
     parser.add_argument("names", nargs="*", metavar="NAME")
     asked = parser.parse_args(arguments)
     scenarios = [SCENARIOS[name] for name in asked.names or SCENARIOS]
-    directory = WIRE / "stage" / str(asked.asterisk)
+    directory: Path = asked.to or WIRE / "stage" / str(asked.asterisk)
     directory.mkdir(parents=True, exist_ok=True)
     failed = 0
     with Theatre(scenarios, version=asked.asterisk, read=READ) as theatre:
@@ -35,6 +38,7 @@ def main(arguments: list[str]) -> int:
 
 def _record(theatre: Theatre, name: str, directory: Path) -> bool:
     """Nothing is written of a scenario that could not be played to its end."""
+    theatre.asterisk.truncate_account()
     with Recorder(theatre.asterisk) as recorder:
         (played,) = theatre.play([SCENARIOS[name]])
         begun = recorder.received.count(b"Event: Newchannel\r\n")
@@ -43,6 +47,8 @@ def _record(theatre: Theatre, name: str, directory: Path) -> bool:
         print(f"{name}: {played.failure}", file=sys.stderr)
         return False
     (directory / f"{name}.ami").write_bytes(recorder.received)
+    header = ",".join(CEL_COLUMNS).encode() + b"\n"
+    (directory / f"{name}.cel.csv").write_bytes(header + theatre.asterisk.cel_path.read_bytes())
     (directory / f"{name}.json").write_text(dump_truths(played.calls), encoding="utf-8")
     print(name, flush=True)
     return True
