@@ -20,6 +20,22 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class SourceHealth(_Part):
+    """What a PBX writes down itself, and how far it was read."""
+
+    name: str
+    kind: str
+    place: str
+    read_until: datetime | None = None
+    records: int = 0
+    rejects: int = 0
+    waiting: int = 0  # calls of which it has not told all
+    found: int = 0  # since the agent started: calls that were not known, or not wholly
+    confirmed: int = 0
+    trouble: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
 class PbxHealth(_Part):
     """One PBX's line and what came over it."""
 
@@ -36,6 +52,9 @@ class PbxHealth(_Part):
     reconnects: int = 0
     clock_offset_seconds: float | None = None
     open_gap_since: datetime | None = None
+    unfilled_gaps: int = 0  # of the last 7 days, those that ended
+    unfilled_seconds: float = 0.0
+    sources: tuple[SourceHealth, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -126,6 +145,9 @@ def problems_of(status: AgentStatus) -> tuple[str, ...]:
         if pbx.state not in {LineState.CONNECTED, None}:
             found.append(f"PBX {pbx.name} is {pbx.state}: {pbx.reason or 'no connection yet'}")
         found += [f"PBX {pbx.name}: {warning}" for warning in pbx.warnings]
+        for source in pbx.sources:
+            troubles = [source.trouble] if source.trouble else []
+            found += [f"source {source.name} of PBX {pbx.name}: {words}" for words in (*troubles, *source.warnings)]
     if not status.pbx:
         found.append("no PBX is configured: add a [[pbx]] section to the settings")
     if status.central.state in {"waiting", "paused"} and status.central.last_error:

@@ -3,9 +3,9 @@
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from agent.errors import StoreUnavailable
 from agent.health import (
@@ -16,11 +16,13 @@ from agent.health import (
     DatabaseHealth,
     LiveStoreHealth,
     PbxHealth,
+    SourceHealth,
     Verdict,
     problems_of,
 )
 from agent.live.feed import LiveFeed
 from agent.pbx.feed import LineState, LineStatus
+from agent.sources.status import SourceStatus
 from agent.store.outbox import SqliteOutbox
 from agent.store.repository import Repository
 from agent.tracking.tracker import Tracker
@@ -31,6 +33,7 @@ from sync.outbox import Backlog
 from sync.syncer import Syncer
 
 _STATM = Path("/proc/self/statm")
+GAPS_SHOWN: Final = timedelta(days=7)
 
 
 class Checking(Protocol):
@@ -54,6 +57,7 @@ class Probe:
         repository: Repository,
         outbox: SqliteOutbox,
         jobs: Checking,
+        sources: Sequence[SourceStatus] = (),
     ) -> None:
         self._settings = settings
         self._version = version
@@ -64,6 +68,7 @@ class Probe:
         self._repository = repository
         self._outbox = outbox
         self._jobs = jobs
+        self._sources = sources
         self._started_at = datetime.now(UTC)
         self._settings_hash = fingerprint(settings)
 
@@ -91,12 +96,14 @@ class Probe:
         calls, backlog = self._live_calls(), BacklogHealth()
         sizes = None
         gaps: dict[str, datetime] = {}
+        unfilled: dict[str, tuple[int, float]] = {}
         latest: dict[str, datetime] = {}
         try:
             calls = await self._calls()
             backlog = _backlog(await self._outbox.backlog())
             sizes = await self._repository.sizes()
             gaps = {gap.pbx: gap.from_at for gap in await self._repository.gaps(limit=100) if gap.to_at is None}
+            unfilled = await self._repository.unfilled_gaps(datetime.now(UTC) - GAPS_SHOWN)
             for line in self._lines:
                 last = await self._repository.last_call_time(line.pbx)
                 if last is not None:
@@ -116,7 +123,7 @@ class Probe:
             pid=os.getpid(),
             started_at=self._started_at,
             resident_bytes=_resident_bytes(),
-            pbx=tuple(self._pbx(line, gaps=gaps, latest=latest) for line in self._lines),
+            pbx=tuple(self._pbx(line, gaps=gaps, unfilled=unfilled, latest=latest) for line in self._lines),
             calls=calls,
             backlog=backlog,
             central=self._central(),
@@ -149,7 +156,15 @@ class Probe:
         """What is known without the local database."""
         return CallsHealth(live=len(self._tracker.live_calls()), left_out=self._tracker.status.calls_left_out)
 
-    def _pbx(self, line: LineStatus, *, gaps: dict[str, datetime], latest: dict[str, datetime]) -> PbxHealth:
+    def _pbx(
+        self,
+        line: LineStatus,
+        *,
+        gaps: dict[str, datetime],
+        unfilled: dict[str, tuple[int, float]],
+        latest: dict[str, datetime],
+    ) -> PbxHealth:
+        count, seconds = unfilled.get(line.pbx, (0, 0.0))
         return PbxHealth(
             name=line.pbx,
             address=line.address,
@@ -164,6 +179,9 @@ class Probe:
             reconnects=line.reconnects,
             clock_offset_seconds=line.clock_offset_seconds,
             open_gap_since=gaps.get(line.pbx),
+            unfilled_gaps=count,
+            unfilled_seconds=seconds,
+            sources=tuple(_source(source) for source in self._sources if source.pbx == line.pbx),
             warnings=(*line.warnings.values(), *self._ignored(line.pbx)),
         )
 
@@ -193,6 +211,22 @@ class Probe:
             waiting=status.waiting,
             error=status.problem,
         )
+
+
+def _source(status: SourceStatus) -> SourceHealth:
+    return SourceHealth(
+        name=status.name,
+        kind=status.kind,
+        place=status.place,
+        read_until=status.read_until,
+        records=status.records,
+        rejects=status.rejects,
+        waiting=status.waiting,
+        found=status.found,
+        confirmed=status.confirmed,
+        trouble=status.trouble,
+        warnings=tuple(status.warnings.values()),
+    )
 
 
 def _backlog(backlog: Backlog) -> BacklogHealth:

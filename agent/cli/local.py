@@ -25,7 +25,7 @@ JSONS: Final = frozenset({"legs", "timeline", "full_transcript", "state_data", "
 MOMENTS: Final = frozenset(
     {
         "start_time", "pbx_answer_time", "answer_time", "end_time", "created_at", "updated_at",
-        "enqueued_at", "at", "oldest_at", "from_at",
+        "enqueued_at", "at", "oldest_at", "from_at", "to_at", "backfilled_at", "read_until",
     }
 )  # fmt: skip
 # A call's own columns, all but those that are long.
@@ -210,6 +210,21 @@ class LocalCalls:
         """Since when a PBX is not heard."""
         found = self._rows("SELECT from_at FROM gap WHERE pbx = ? AND to_at IS NULL", pbx)
         return found[0]["from_at"] if found else None
+
+    def gaps(self, *, pbx: str | None = None, since: datetime | None = None, unfilled: bool = False) -> list[Row]:
+        """Times in which a PBX was not heard, the latest first; `since`: those that ended later."""
+        return self._rows(
+            "SELECT pbx, from_at, to_at, reason, detail, backfilled_at, filled_by, calls_found FROM gap "
+            "WHERE (?1 IS NULL OR pbx = ?1) AND (?2 IS NULL OR to_at IS NULL OR to_at >= ?2) "
+            "AND NOT (?3 AND backfilled_at IS NOT NULL) ORDER BY id DESC",
+            pbx,
+            _stored(since) if since is not None else None,
+            unfilled,
+        )
+
+    def source_places(self) -> list[Row]:
+        """How far second sources were read."""
+        return self._rows("SELECT pbx, source, read_until, records, rejects FROM source_place")
 
     def _rows(self, query: str, *values: object) -> list[Row]:
         return [

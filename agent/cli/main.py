@@ -10,7 +10,7 @@ from io import TextIOWrapper
 
 import typer
 
-from agent.cli import calls, configuration, demo, outbox, simulate, tenants
+from agent.cli import calls, configuration, demo, gaps, outbox, simulate, tenants
 from agent.cli.faults import Commands, ExitCode
 from agent.cli.import_calls import import_files
 from agent.cli.live import show_live
@@ -35,6 +35,7 @@ app.command("run")(run_agent)
 app.command("status")(show_status)
 app.add_typer(calls.app, name="calls")
 app.command("live")(show_live)
+app.add_typer(gaps.app, name="gaps")
 app.add_typer(outbox.sync_app, name="sync")
 app.add_typer(outbox.outbox_app, name="outbox")
 app.add_typer(configuration.app, name="config")

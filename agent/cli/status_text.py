@@ -1,4 +1,4 @@
-"""A status as a person reads it: the verdict first, then what it rests on, in at most fifteen lines."""
+"""A status as a person reads it: the verdict first, then what it rests on, in at most seventeen lines."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -8,8 +8,8 @@ from agent.cli.output import Colour, ago, counted, length, painted, printable, s
 if TYPE_CHECKING:
     from agent.health import AgentStatus, PbxHealth
 
-MAX_LINES: Final = 15
-_FIXED_LINES: Final = 10  # the verdict and the nine lines below the PBXes
+MAX_LINES: Final = 17
+_FIXED_LINES: Final = 12  # the verdict and the eleven lines below the PBXes
 _COLOURS: Final = {"ok": Colour.GOOD, "degraded": Colour.CAREFUL, "stopped": Colour.BAD}
 _CLOCK_SECONDS: Final = 1.0  # below it, two clocks agree as far as calls are concerned
 
@@ -17,7 +17,7 @@ _CLOCK_SECONDS: Final = 1.0  # below it, two clocks agree as far as calls are co
 def status_lines(status: "AgentStatus", *, now: datetime) -> list[str]:
     """The lines, the gravest problem in the first."""
     lines = [painted(printable(_verdict(status)), _COLOURS[status.verdict])]
-    # Whatever of the fifteen lines the PBXes leave is for the problems beyond the first.
+    # Whatever of these lines the PBXes leave is for the problems beyond the first.
     pbx_lines = _pbx_lines(
         status, now=now, room=max(1, MAX_LINES - _FIXED_LINES - min(2, max(0, len(status.problems) - 1)))
     )
@@ -28,6 +28,8 @@ def status_lines(status: "AgentStatus", *, now: datetime) -> list[str]:
         ("today", _today(status)),
         ("backlog", _backlog(status, now=now)),
         ("quarantine", _quarantine(status)),
+        ("gaps", _gaps(status)),
+        *_source_lines(status, now=now),
         ("centre", _centre(status, now=now)),
         ("disk", _disk(status)),
         ("database", _database(status, now=now)),
@@ -105,6 +107,32 @@ def _backlog(status: "AgentStatus", *, now: datetime) -> str:
 def _quarantine(status: "AgentStatus") -> str:
     count = status.backlog.quarantined
     return f"{counted(count, 'call')} refused by the centre: edge-agent outbox" if count else "empty"
+
+
+def _gaps(status: "AgentStatus") -> str:
+    blind = [pbx for pbx in status.pbx if pbx.unfilled_gaps]
+    if not blind:
+        return "none in the last 7 days that is not filled"
+    count, seconds = sum(pbx.unfilled_gaps for pbx in blind), sum(pbx.unfilled_seconds for pbx in blind)
+    told = f"{counted(count, 'gap')} of the last 7 days not filled, {length(seconds)} in all"
+    without = [pbx.name for pbx in blind if not pbx.sources]
+    if not without:
+        return told
+    names = f"PBX {without[0]}" if len(without) == 1 else f"{len(without)} PBXes"
+    return f"{told}; {names} cannot fill gaps without a second source: see edge-agent gaps list"
+
+
+def _source_lines(status: "AgentStatus", *, now: datetime) -> list[tuple[str, str]]:
+    told = [
+        f"{source.name} of {pbx.name} read until {ago(source.read_until, now=now)}" if source.read_until
+        else f"{source.name} of {pbx.name} not read to its end yet"
+        for pbx in status.pbx for source in pbx.sources
+    ]  # fmt: skip
+    if not told:
+        return []
+    rejects = sum(source.rejects for pbx in status.pbx for source in pbx.sources)
+    more = f" and {len(told) - 2} more" if len(told) > 2 else ""
+    return [("sources", f"{', '.join(told[:2])}{more}{f'; {rejects} lines not understood' if rejects else ''}")]
 
 
 def _centre(status: "AgentStatus", *, now: datetime) -> str:

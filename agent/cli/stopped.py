@@ -3,10 +3,10 @@
 import os
 import shutil
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.cli.local import LocalCalls
 from agent.cli.version import DISTRIBUTION
@@ -18,18 +18,24 @@ from agent.health import (
     CentralHealth,
     DatabaseHealth,
     PbxHealth,
+    SourceHealth,
     Verdict,
     problems_of,
 )
 from config.describe import fingerprint
 
 if TYPE_CHECKING:
-    from config.settings import Settings
+    from config.settings import PbxSettings, Settings
+
+_GAPS_SHOWN = timedelta(days=7)
 
 
 def status_without_agent(settings: "Settings") -> AgentStatus:
     """The status of a stopped agent; never fails, since a database that cannot be read is part of the answer."""
-    pbx = tuple(PbxHealth(name=each.name, address=f"{each.host}:{each.port}", state=None) for each in settings.pbx)
+    pbx = tuple(
+        PbxHealth(name=each.name, address=f"{each.host}:{each.port}", state=None, sources=_sources(each, {}))
+        for each in settings.pbx
+    )
     status = AgentStatus(
         verdict=Verdict.STOPPED,
         site=settings.site,
@@ -41,7 +47,7 @@ def status_without_agent(settings: "Settings") -> AgentStatus:
     )
     try:
         with LocalCalls.of(settings) as calls:
-            status = _with_calls(status, calls)
+            status = _with_calls(status, calls, settings)
     except StoreUnavailable as exc:
         if settings.database_file.exists():
             database = status.database.model_copy(update={"error": str(exc)})
@@ -49,7 +55,10 @@ def status_without_agent(settings: "Settings") -> AgentStatus:
     return status.model_copy(update={"problems": ("no agent is running: calls are not captured", *problems_of(status))})
 
 
-def _with_calls(status: AgentStatus, calls: LocalCalls) -> AgentStatus:
+def _with_calls(status: AgentStatus, calls: LocalCalls, settings: "Settings") -> AgentStatus:
+    gaps = [gap for gap in calls.gaps(since=datetime.now(UTC) - _GAPS_SHOWN, unfilled=True) if gap["to_at"]]
+    read = {(row["pbx"], row["source"]): row for row in calls.source_places()}
+    by_name = {pbx.name: pbx for pbx in settings.pbx}
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     return status.model_copy(
         update={
@@ -58,6 +67,9 @@ def _with_calls(status: AgentStatus, calls: LocalCalls) -> AgentStatus:
                     update={
                         "last_call_at": calls.last_call_at(pbx.name),
                         "open_gap_since": calls.open_gap_since(pbx.name),
+                        "unfilled_gaps": sum(gap["pbx"] == pbx.name for gap in gaps),
+                        "unfilled_seconds": sum(_seconds(gap) for gap in gaps if gap["pbx"] == pbx.name),
+                        "sources": _sources(by_name[pbx.name], read),
                     }
                 )
                 for pbx in status.pbx
@@ -66,6 +78,28 @@ def _with_calls(status: AgentStatus, calls: LocalCalls) -> AgentStatus:
             "backlog": BacklogHealth(**calls.backlog()),
             "database": status.database.model_copy(update={"journal_size": calls.counter("journal_bytes")}),
         }
+    )
+
+
+def _seconds(gap: dict[str, Any]) -> float:  # Any: columns
+    length: timedelta = gap["to_at"] - gap["from_at"]
+    return length.total_seconds()
+
+
+def _sources(pbx: "PbxSettings", read: dict[tuple[str, str], dict[str, Any]]) -> tuple[SourceHealth, ...]:
+    """The configured sources, and how far they were read."""
+    return tuple(
+        SourceHealth(
+            name=source.called,
+            kind=source.kind,
+            place=source.place,
+            **{
+                name: value
+                for name, value in read.get((pbx.name, source.called), {}).items()
+                if name in {"read_until", "records", "rejects"}
+            },
+        )
+        for source in pbx.sources
     )
 
 

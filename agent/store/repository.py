@@ -82,6 +82,17 @@ class Repository:
         query = select(Gap).order_by(col(Gap.id).desc()).limit(limit)
         return [row[0] for row in await self._rows(query)]
 
+    async def unfilled_gaps(self, since: datetime) -> dict[str, tuple[int, float]]:
+        """How many gaps that ended since then no source has filled, and their seconds, by PBX."""
+        query = select(col(Gap.pbx), col(Gap.from_at), col(Gap.to_at)).where(
+            col(Gap.to_at) >= since, col(Gap.backfilled_at).is_(None)
+        )
+        found: dict[str, tuple[int, float]] = {}
+        for pbx, from_at, to_at in await self._rows(query):
+            count, seconds = found.get(pbx, (0, 0.0))
+            found[pbx] = (count + 1, seconds + (to_at - from_at).total_seconds())
+        return found
+
     async def reassign(self, tenant_of: Callable[[Call], str | None]) -> Reassigned:
         """Give every unassigned call to the tenant that `tenant_of` names, and have it sent.
 
