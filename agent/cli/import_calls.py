@@ -267,12 +267,16 @@ def _calls(
 
     rules = rules_of(settings)[asterisk.name]
     gc.freeze()  # what is loaded stays; the collector need not look through it again and again
+    gc.set_threshold(100_000)  # nor often through what is made here, which has no cycles
     for cdrs in scratch.calls():
         if not cdrs.rows:
             yield None, cdrs.lines
             continue
         call = call_of(cdrs.rows, site=settings.site, pbx=asterisk.name, rules=rules, native_id=cdrs.native_id)
-        yield ToldCall(call.row, assign(settings.tenancy, call.facts).tenant), cdrs.lines
+        tenant = (
+            assign(settings.tenancy, call.facts(rules)).tenant if settings.tenancy.rules else settings.tenancy.default
+        )
+        yield ToldCall(call.row, tenant), cdrs.lines
 
 
 @contextmanager

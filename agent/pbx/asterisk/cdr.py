@@ -8,6 +8,7 @@ import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, tzinfo
+from functools import lru_cache
 from hashlib import blake2b
 from operator import itemgetter
 from typing import Final, NamedTuple
@@ -154,12 +155,11 @@ class CdrReader:
     def __init__(self, zone: tzinfo, columns: Sequence[str] | None = None) -> None:
         self._clock = CdrClock(zone)
         self._fixed = layout_of(columns) if columns is not None else None
-        self._header: Sequence[str] | None = None
         self._usual: dict[tuple[int, bool, bool], Layout | None] = {}
         self._delimiter = ","
         self._line = _OneLine()
         self._csv = csv.reader(self._line)
-        self._unread = 0
+        self._unread = 0  # lines without known columns so far; -1 once they are known
         self.has_header = False
 
     def row(self, text: str) -> CdrRow | None:
@@ -180,28 +180,23 @@ class CdrReader:
 
     def row_of(self, fields: list[str]) -> CdrRow | None:
         """The same of fields."""
+        if self._unread >= 0 and self._is_header(fields):
+            return None
         layout = self._fixed
-        if self._header is not None or self._unread >= 0:
-            if self._is_header(fields):
-                return None
-            layout = self._fixed
         if layout is None:
             layout = self._find(fields)
         elif layout.width != len(fields):
             raise CdrFault(f"it has {len(fields)} columns instead of {layout.width}")
-        self._unread = -1  # the columns are known
+        self._unread = -1
         fields.append("")
         return self._read(layout.pick(fields))
 
     def _is_header(self, fields: Sequence[str]) -> bool:
-        if self._header is not None:
-            return list(fields) == list(self._header)
         if len(fields) == 1:
             fields = self._cut_otherwise(fields[0]) or fields
         columns = header_of(fields)
         if columns is None:
             return False
-        self._header = columns
         self._fixed = self._fixed or layout_of(columns)
         self.has_header = True
         return True
@@ -234,10 +229,12 @@ class CdrReader:
             self._usual[shape] = layout
         return layout
 
-    def _read(self, values: tuple[str, ...]) -> CdrRow:
+    def _read(self, values: tuple[str, ...]) -> CdrRow | None:
         start, answer, end, duration, billsec, word, *texts = values
         disposition = _DISPOSITION_WORDS.get(word) or _DISPOSITION_WORDS.get(word.strip().upper())
         if disposition is None:
+            if word.strip().lower() == "disposition":
+                return None  # a header again, where files were put one behind the other
             raise CdrFault(f"{word[:40]!r} is no disposition")
         billed = _seconds(billsec)
         try:
@@ -294,6 +291,7 @@ def digest_of(row: CdrRow) -> str:
     return blake2b(text.encode("utf-8", "replace"), digest_size=12).hexdigest()
 
 
+@lru_cache(maxsize=16_384)
 def caller_of(clid: str) -> tuple[str, str]:
     """Name and number of `"name" <number>`; names as people read them."""
     name, bracket, rest = clid.rpartition("<")

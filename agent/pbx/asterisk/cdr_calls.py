@@ -93,10 +93,23 @@ class _Leg:
 
 @dataclass(frozen=True, slots=True)
 class CdrCall:
-    """A call as columns of `Call`, and the facts by which it is given to a tenant."""
+    """A call as columns of `Call`."""
 
     row: dict[str, Any]  # Any: the columns' own types
-    facts: CallFacts
+    _caller: _Leg
+    _others: Sequence[_Leg]
+
+    def facts(self, rules: CallRules) -> CallFacts:
+        """The facts by which it is given to a tenant."""
+        return facts_of_legs(
+            pbx=self.row["pbx"],
+            direction=self.row["direction"],
+            caller_number=self._caller.number,
+            callee=self.row["callee_id"],
+            caller=self._caller if self._caller.endpoint else None,
+            others=self._others,
+            rules=rules,
+        )
 
 
 @dataclass(slots=True)
@@ -152,16 +165,7 @@ def call_of(rows: Sequence[CdrRow], *, site: str, pbx: str, rules: CallRules, na
     row |= _outcome(rows, found, rules)
     row["legs"] = [leg.told(is_caller=leg is caller) for leg in legs if leg.name]
     row["timeline"] = _timeline(rows, row)
-    facts = facts_of_legs(
-        pbx=pbx,
-        direction=direction,
-        caller_number=caller.number,
-        callee=callee,
-        caller=caller if caller.endpoint else None,
-        others=[leg for leg in legs if leg is not caller],
-        rules=rules,
-    )
-    return CdrCall(row, facts)
+    return CdrCall(row, caller, [leg for leg in legs if leg is not caller])
 
 
 def _when(row: CdrRow) -> tuple[datetime, int]:
