@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from agent.errors import PbxLost, PbxRefused
+from agent.pbx.asterisk import condition
 from agent.pbx.asterisk.interpreter import SNAPSHOT_TAKEN, AsteriskInterpreter
 from agent.pbx.asterisk.protocol import MAX_FRAME_BYTES, AmiMessage, AmiSession, SessionState
 from agent.pbx.feed import LINE_LOST, Blind, BlindReason, Feed, LineState, LineStatus
@@ -24,6 +25,14 @@ log = logging.getLogger(__name__)
 _BOOT_PATIENCE_SECONDS: Final = 5.0
 _WRONG_NAME: Final = frozenset({62, 64})  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH
 _RECEIVE_BUFFER_BYTES: Final = 4 * 1024 * 1024
+
+
+# Beyond it, calls of the PBX and what others tell of them can no longer be put into one order.
+_CLOCK_SECONDS: Final = 2.0
+# A pong that took longer tells little about the time.
+_PONG_TELLS_SECONDS: Final = 1.0
+# Names of what the configuration's warnings are kept under begin so.
+_OF_CONFIGURATION: Final = "configuration "
 
 
 def _utc_now() -> datetime:
@@ -174,6 +183,7 @@ class _Line(asyncio.Protocol):
         self._booted = asyncio.Event()
         self._list_is_complete = False
         self._has_said_goodbye = False
+        self._pinged_at: datetime | None = None
         self.was_ready = False
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -263,6 +273,9 @@ class _Line(asyncio.Protocol):
             async with asyncio.timeout(_BOOT_PATIENCE_SECONDS):
                 await self._booted.wait()
         self._list_channels()
+        self._session.action("CoreSettings", then=self._settings_told)
+        self._send()
+        await self._look_at_configuration()
         clock = asyncio.get_running_loop().time
         listed_at = clock()
         while True:
@@ -276,6 +289,7 @@ class _Line(asyncio.Protocol):
 
     async def _ping(self) -> None:
         self._heard.clear()
+        self._pinged_at = self._now()
         self._session.action("Ping", then=self._ponged)
         self._send()
         try:
@@ -287,11 +301,48 @@ class _Line(asyncio.Protocol):
             raise PbxLost("the PBX no longer answers, though the connection is open") from None
 
     def _ponged(self, message: AmiMessage) -> None:
+        sent, now = (self._pinged_at or self._now()).timestamp(), self._now().timestamp()
+        if not 0 <= now - sent <= _PONG_TELLS_SECONDS and self._status.clock_offset_seconds is not None:
+            return
         with contextlib.suppress(ValueError):  # Asterisk before 1.8 sends no time
-            self._status.clock_offset_seconds = float(message.get("timestamp")) - self._now().timestamp()
+            offset = float(message.get("timestamp")) - (sent + now) / 2
+            self._status.clock_offset_seconds = offset
+            self._tell_clock(offset)
+
+    def _tell_clock(self, offset: float) -> None:
+        warnings, was_off = self._status.warnings, "clock" in self._status.warnings
+        warnings.pop("clock", None)
+        if abs(offset) > _CLOCK_SECONDS:
+            way = "ahead of" if offset > 0 else "behind"
+            warnings["clock"] = (
+                f"its clock is {abs(offset):.1f} s {way} this machine's, and calls bear its times; "
+                "have both set by NTP (chrony or systemd-timesyncd)"
+            )
+            if not was_off:
+                log.warning("the pbx's clock is off", extra={"pbx": self._settings.name, "seconds": round(offset, 1)})
+
+    def _settings_told(self, message: AmiMessage) -> None:
+        """Needs write=reporting, as the list of channels does, which tells if it is missing."""
+        version = message.get("asteriskversion")
+        if version:
+            # Distributions hang what they changed behind a "~".
+            self._status.version = f"Asterisk {version.partition('~')[0]}"
+        self._status.warnings.pop("cdr", None)
+        if message.get("corecdrenabled") == "No" and condition.needs_cdrs(self._settings.sources):
+            self._status.warnings.pop(f"{_OF_CONFIGURATION}cdr", None)
+            self._status.warnings["cdr"] = condition.CDRS_ARE_OFF
+
+    async def _look_at_configuration(self) -> None:
+        found = await asyncio.to_thread(condition.findings_of, self._settings)
+        warnings = self._status.warnings
+        for name in [name for name in warnings if name.startswith(_OF_CONFIGURATION)]:
+            del warnings[name]
+        # What Asterisk says of itself is not said twice.
+        warnings.update({f"{_OF_CONFIGURATION}{name}": text for name, text in found.items() if name not in warnings})
 
     def _list_channels(self) -> None:
         """Ask for all channels; the ping behind it tells when everything said before the list has come too."""
+        self._pinged_at = self._now()
         self._session.action("CoreShowChannels", then=self._list_began)
         self._session.action("Ping", then=self._list_ended)
         self._send()
@@ -325,8 +376,10 @@ class _Line(asyncio.Protocol):
         self._on_ready()
         status = self._status
         status.state, status.since, status.reason = LineState.CONNECTED, at, None
-        status.version = self._session.version
-        log.info("pbx connected", extra={"pbx": self._settings.name, "address": status.address, "ami": status.version})
+        ami = self._session.version
+        if status.version is None:
+            status.version = f"AMI {ami}"  # until Asterisk tells its own
+        log.info("pbx connected", extra={"pbx": self._settings.name, "address": status.address, "ami": ami})
 
     async def _resume(self) -> None:
         await self._feed.wait_for_room()

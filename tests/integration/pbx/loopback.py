@@ -54,8 +54,8 @@ class Exchange:
     def answer(self, action: AmiMessage, response: str = "Success", *lines: str) -> None:
         self.send(f"Response: {response}", f"ActionID: {action.get('actionid')}", *lines)
 
-    def pong(self, action: AmiMessage) -> None:
-        self.answer(action, "Success", "Ping: Pong", f"Timestamp: {time.time():.6f}")
+    def pong(self, action: AmiMessage, *, clock_ahead: float = 0.0) -> None:
+        self.answer(action, "Success", "Ping: Pong", f"Timestamp: {time.time() + clock_ahead:.6f}")
 
     async def log_in(self) -> None:
         """As Asterisk does it, with either kind of log-in; the proof has to be right."""
@@ -71,7 +71,7 @@ class Exchange:
         self.answer(action, "Success", "Message: Authentication accepted")
         self.send("Event: FullyBooted", "Status: Fully Booted")
 
-    async def list_channels(self, *channels: str) -> None:
+    async def list_channels(self, *channels: str, clock_ahead: float = 0.0) -> None:
         """Answer the list that the agent asks for after each log-in, and the ping behind it."""
         action = await self.asked_for("CoreShowChannels")
         self.answer(action, "Success", "EventList: start", "Message: Channels will follow")
@@ -81,7 +81,7 @@ class Exchange:
                 "Duration: 00:00:09",
             )  # fmt: skip
         self.send("Event: CoreShowChannelsComplete", "EventList: Complete", f"ListItems: {len(channels)}")
-        self.pong(await self.asked_for("Ping"))
+        self.pong(await self.asked_for("Ping"), clock_ahead=clock_ahead)
 
     async def keep_answering(self) -> None:
         """Pings and lists, until the agent goes."""

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from agent.pbx.asterisk import connector as connecting
 from agent.pbx.asterisk.connector import AsteriskConnector
 from agent.pbx.asterisk.interpreter import SNAPSHOT_TAKEN
 from agent.pbx.feed import LINE_LOST, Blind, BlindReason, LineState
+from config.settings import SourceKind, SourceSettings
 from sync.backoff import Backoff
 from tests.integration.pbx.loopback import SECRET, Ear, Pbx, connected, settings, until
 
@@ -34,7 +36,7 @@ async def test_a_line_comes_up_lists_the_channels_and_hears_events(login: str) -
 
         assert connector.status.state is LineState.CONNECTED
         assert connector.status.reason is None
-        assert connector.status.version == "11.0.0"
+        assert connector.status.version == "AMI 11.0.0"
         assert connector.status.last_heard_at is not None
         assert connector.status.warnings == {}
         assert abs(connector.status.clock_offset_seconds or 9) < 5
@@ -44,6 +46,33 @@ async def test_a_line_comes_up_lists_the_channels_and_hears_events(login: str) -
     assert isinstance(snapshot, SnapshotTaken)
     assert snapshot.channels == {"1.7"}
     assert isinstance(opened, ChannelOpened)
+
+
+async def test_asterisk_tells_its_own_version_and_whether_it_writes_cdrs() -> None:
+    source = SourceSettings(kind=SourceKind.CDR_CSV, path=Path("Master.csv"))
+    async with Pbx() as pbx, connected(settings(pbx.port, sources=(source,)), Ear()) as connector:
+        line = await pbx.called()
+        await line.log_in()
+        told = ("AsteriskVersion: 22.10.1~dfsg+~cs6.15.60671435-1", "CoreCDRenabled: No")
+        line.answer(await line.asked_for("CoreSettings"), "Success", *told)
+        await until(lambda: "cdr" in connector.status.warnings)
+
+        assert connector.status.version == "Asterisk 22.10.1"
+        assert "in cdr.conf, section [general], write enable = yes" in connector.status.warnings["cdr"]
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(-60.0, "60.0 s behind"), (3.5, "s ahead of"), (0.5, None)])
+async def test_a_clock_that_is_off_is_a_warning(seconds: float, told: str | None) -> None:
+    ear = Ear()
+    async with Pbx() as pbx, connected(settings(pbx.port), ear) as connector:
+        line = await pbx.called()
+        await line.log_in()
+        await line.list_channels(clock_ahead=seconds)
+        await until(lambda: SNAPSHOT_TAKEN in ear.frames)
+
+        assert abs((connector.status.clock_offset_seconds or 0) - seconds) < 0.3
+        assert connector.status.warnings.keys() == (set() if told is None else {"clock"})
+        assert told is None or told in connector.status.warnings["clock"]
 
 
 async def test_events_cut_anywhere_are_heard_whole() -> None:
@@ -232,7 +261,7 @@ async def test_a_half_open_line_is_noticed_by_its_silence() -> None:
         line = await pbx.called()
         await line.log_in()
         await line.list_channels()
-        ping = await line.asked()  # and from here on silence
+        ping = await line.asked_for("Ping")  # and from here on silence
 
         await pbx.called()
 
