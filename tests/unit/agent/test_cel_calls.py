@@ -1,0 +1,236 @@
+"""What is kept of a channel event log between reading and telling: which rows belong together, and until when."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from agent.pbx.asterisk.cel import CelRow
+from tests.unit.agent.cel_files import END_OF_TIME, cel_rows, ended, lines, new_calls
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+STARTED = int(NOON.timestamp())
+
+
+def ident(number: int, *, second: int = STARTED, name: str = "") -> str:
+    """The uniqueid of the channel with that number."""
+    return f"{name}{second}.{number}"
+
+
+def row(event: str, channel: str, linked: str | None = None, *, at: float = 0.0, **more: Any) -> CelRow:
+    told: dict[str, Any] = {  # Any: fields of many types
+        "name": f"PJSIP/10{channel[-1]}-{channel}", "number": None, "caller_name": None, "context": "internal",
+        "exten": "102", "application": "", "data": "", "accountcode": "", "extra": {},
+    }  # fmt: skip
+    return CelRow(
+        event=event, at=NOON + timedelta(seconds=at), channel=channel, linked=linked or channel, **told | more
+    )
+
+
+def one_call(channel: str, *, at: float = 0.0) -> list[CelRow]:
+    """A call that nobody answered."""
+    return [
+        row("CHAN_START", channel, at=at),
+        row("HANGUP", channel, at=at + 1, extra={"hangupcause": 16}),
+        row("CHAN_END", channel, at=at + 1),
+        row("LINKEDID_END", channel, at=at + 1),
+    ]
+
+
+def test_a_call_is_told_when_its_linkedid_has_ended_too() -> None:
+    calls = new_calls()
+    *rows, last = one_call(ident(0))
+
+    assert ended(calls, rows) == {}
+    assert calls.oldest_unfinished == 0
+    assert ended(calls, [last]).keys() == {f"here:main:{ident(0)}"}
+    assert calls.oldest_unfinished is None
+
+
+def test_where_ends_of_linkedids_are_not_told_they_are_waited_for_once_only() -> None:
+    calls = new_calls()
+    first, second, third = (one_call(ident(number), at=at)[:-1] for number, at in ((0, 0), (1, 30), (2, 90)))
+
+    assert ended(calls, [*first, *second]) == {}
+    assert ended(calls, third[:1]).keys() == {f"here:main:{ident(0)}"}
+    assert ended(calls, third[1:]).keys() == {f"here:main:{ident(2)}"}
+    assert ended(calls, [row("CHAN_START", ident(3), at=120)]).keys() == {f"here:main:{ident(1)}"}
+
+
+def test_a_call_whose_beginning_was_not_read_is_not_told() -> None:
+    calls = new_calls()
+
+    assert ended(calls, one_call(ident(0))[1:]) == {}
+    assert (len(calls), calls.cut_groups) == (0, 1)
+
+
+def test_nor_is_one_of_which_only_a_later_leg_was_read_from_its_beginning() -> None:
+    leg = [row("CHAN_START", ident(1), ident(0)), row("CHAN_END", ident(1), ident(0))]
+    calls = new_calls()
+
+    assert ended(calls, [*leg, row("LINKEDID_END", ident(1), ident(0))]) == {}
+    assert (len(calls), calls.cut_groups) == (0, 1)
+
+
+def test_words_about_a_channel_that_is_gone_change_nothing() -> None:
+    calls = new_calls()
+    told = one_call(ident(0))
+    before = ended(calls, told)
+
+    again = ended(calls, [*told[1:], row("ATTENDEDTRANSFER", ident(0), at=5)])
+
+    assert (len(before), again, len(calls)) == (1, {}, 0)
+
+
+def test_a_low_number_of_a_channel_shows_that_asterisk_was_started_anew() -> None:
+    calls = new_calls()
+    open_call = one_call(ident(7))[:1]
+    alive = one_call(ident(8), at=5)
+
+    ended(calls, [*open_call, *alive])
+    told = ended(calls, [row("CHAN_START", ident(0, second=STARTED + 60), at=60)])
+
+    (cut,) = told.values()
+    assert (cut["call_sid"], cut["end_estimated"]) == (f"here:main:{ident(7)}", True)
+    assert cut["end_time"] == alive[-1].at
+
+
+def test_channels_made_in_the_same_moment_may_be_told_in_any_order() -> None:
+    calls = new_calls()
+
+    told = ended(calls, [row("CHAN_START", ident(8, second=STARTED + 1), at=1), row("CHAN_START", ident(7), at=1)])
+
+    assert told == {}
+
+
+def test_an_asterisk_of_another_name_in_the_same_table_is_not_that_one_started_anew() -> None:
+    calls = new_calls()
+    theirs = ident(0, second=STARTED + 60, name="pbx2-")
+
+    told = ended(calls, [row("CHAN_START", ident(7, name="pbx1-")), row("CHAN_START", theirs, at=60)])
+
+    assert told == {}
+
+
+def test_one_that_starts_anew_leaves_the_other_s_calls_open() -> None:
+    calls = new_calls()
+    first, second = ident(7, name="pbx1-"), ident(9, name="pbx2-")
+
+    ended(calls, [row("CHAN_START", first), row("CHAN_START", second)])
+    told = ended(calls, [row("CHAN_START", ident(1, second=STARTED + 60, name="pbx2-"), at=60)])
+
+    assert told.keys() == {f"here:main:{second}"}
+
+
+def test_more_open_rows_than_are_kept_are_told_as_calls_whose_end_was_not_seen() -> None:
+    calls = new_calls(max_rows=10)
+
+    told = ended(calls, [row("CHAN_START", ident(number), at=number) for number in range(100)])
+
+    assert len(calls) <= 10
+    assert len(told) == 100 - len(calls)
+    assert all(call["end_estimated"] for call in told.values())
+
+
+def test_a_transfer_of_which_the_target_is_not_told_does_not_bind_strangers_together() -> None:
+    nobody = {"transfer_target_channel_uniqueid": "N/A", "bridge_id": ""}
+    calls = new_calls()
+
+    told = ended(calls, [
+        *(row("CHAN_START", ident(number)) for number in (0, 1)),
+        *(row("ATTENDEDTRANSFER", ident(number), extra=nobody) for number in (0, 1)),
+        row("CHAN_END", ident(0)),
+        row("LINKEDID_END", ident(0)),
+    ])  # fmt: skip
+
+    assert told.keys() == {f"here:main:{ident(0)}"}
+
+
+def test_what_was_told_before_a_restart_of_ours_is_not_told_again() -> None:
+    finished = cel_rows(lines("inbound_answered"))
+    going_on = cel_rows(lines("outbound_answered"))
+    read = [going_on[0], *finished, *going_on[1:-3]]
+    before = new_calls()
+    told = ended(before, read)
+    place = before.oldest_unfinished
+    assert place == 0
+
+    after = new_calls(is_repeating=True)
+    again = ended(after, read[place:], first=place)
+    after.caught_up()
+    rest = ended(after, going_on[-3:], first=len(read))
+
+    assert (len(told), again, len(rest)) == (1, {}, 1)
+    assert ended(new_calls(), going_on) == rest
+
+
+def test_the_parties_of_a_conference_are_told_together_once_it_is_over() -> None:
+    room = {"bridge_id": "room", "bridge_technology": "softmix"}
+    conference: dict[str, Any] = {"application": "ConfBridge", "data": "8001"}  # Any: fields of a row
+    first, second = ident(0), ident(1)
+    calls = new_calls()
+
+    def goes(channel: str, *, at: float) -> list[CelRow]:
+        gone = row("BRIDGE_EXIT", channel, at=at, extra=room, **conference)
+        return [gone, *(row(event, channel, at=at) for event in ("HANGUP", "CHAN_END", "LINKEDID_END"))]
+
+    told = ended(calls, [
+        *(row("CHAN_START", channel) for channel in (first, second)),
+        *(row("ANSWER", channel) for channel in (first, second)),
+        *(row("BRIDGE_ENTER", channel, at=1, extra=room, **conference) for channel in (first, second)),
+        *goes(first, at=5),
+    ])  # fmt: skip
+    assert told == {}
+    told = ended(calls, goes(second, at=7))
+
+    assert [(call["conference"], call["legs"][0]["talk_seconds"]) for call in told.values()] == [("8001", 4.0)] * 2
+
+
+def test_a_parking_lot_binds_nobody_together() -> None:
+    lot = {"bridge_id": "lot", "bridge_technology": "holding_bridge"}
+    calls = new_calls()
+
+    told = ended(calls, [
+        *(row("CHAN_START", ident(number)) for number in (0, 1)),
+        *(row("BRIDGE_ENTER", ident(number), extra=lot) for number in (0, 1)),
+        row("CHAN_END", ident(0)),
+        row("LINKEDID_END", ident(0)),
+    ])  # fmt: skip
+
+    assert told.keys() == {f"here:main:{ident(0)}"}
+
+
+def test_a_second_dial_right_after_the_first_is_seen_in_the_channels_it_makes() -> None:
+    """CEL tells no end of the first Dial and no beginning of the second."""
+    caller, first, second = (ident(number) for number in range(3))
+    dial: dict[str, Any] = {"application": "Dial", "name": "PJSIP/trunk-acme-0"}  # Any: fields of a row
+    calls = new_calls()
+
+    told = ended(calls, [
+        row("CHAN_START", caller, name="PJSIP/trunk-acme-0"),
+        row("APP_START", caller, data="PJSIP/101,5", **dial),
+        row("CHAN_START", first, caller, name="PJSIP/101-1", exten="s"),
+        row("HANGUP", first, caller, name="PJSIP/101-1", at=5, extra={"hangupcause": 17}),
+        row("CHAN_END", first, caller, name="PJSIP/101-1", at=5),
+        row("CHAN_START", second, caller, name="PJSIP/102-2", exten="s", at=5),
+        row("HANGUP", second, caller, name="PJSIP/102-2", at=9, extra={"hangupcause": 0, "hangupsource": ""}),
+        row("CHAN_END", second, caller, name="PJSIP/102-2", at=9),
+        row("APP_END", caller, at=9, data="PJSIP/102,4", **dial),
+        row("HANGUP", caller, name="PJSIP/trunk-acme-0", at=9, extra={"hangupsource": "dialplan/builtin"}),
+        row("CHAN_END", caller, name="PJSIP/trunk-acme-0", at=9),
+        row("LINKEDID_END", caller, at=9),
+    ])  # fmt: skip
+
+    (call,) = told.values()
+    assert (call["disposition"], call["direction"]) == ("no_answer", "inbound")
+    assert [leg.get("dial_status") for leg in call["legs"]] == [None, "BUSY", "NOANSWER"]
+
+
+def test_closing_calls_waits_for_those_that_were_heard_of_since() -> None:
+    calls = new_calls()
+    ended(calls, [row("CHAN_START", ident(0)), row("CHAN_START", ident(1), at=50)])
+
+    calls.close_open(NOON + timedelta(seconds=10))
+    first = [call.row["call_sid"] for call in calls.take_ended()]
+    calls.close_open(END_OF_TIME)
+
+    assert first == [f"here:main:{ident(0)}"]
+    assert [call.row["call_sid"] for call in calls.take_ended()] == [f"here:main:{ident(1)}"]

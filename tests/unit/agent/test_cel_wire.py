@@ -1,0 +1,168 @@
+"""What real Asterisks wrote into their channel event log, told as calls: is all of it true that CEL can know?
+
+Left out are only what CEL cannot tell, each with its reason; docs/asterisk.md says the same to operators.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from agent.pbx.asterisk.cel import CelReader
+from config.settings import TenancySettings
+from tests.pbx.configuration import CEL_APPS
+from tests.pbx.stage.truth import CallTruth, Step, differences, load_truths
+from tests.unit.agent.captures import WIRE, account, disagreements, truths
+from tests.unit.agent.cel_files import END_OF_TIME, STAGE, TOWN, cel_rows, ended, lines, new_calls
+
+# No row is written when a phone rings, and none tells the place in a queue.
+UNTOLD_COLUMNS = frozenset({"queue_position"})
+# Who put the other on hold is not told (22 tells music, so how long is known), and no row names a parking space.
+UNTOLD_EVENTS = ("held ", "unheld ")
+UNTOLD_FACTS = re.compile(r" (position|space)=\S+")
+# Before STREAM_BEGIN there was (Asterisk 22) nothing is told of music either, and so nothing of hold but by parking;
+# who waits alone with music while another is consulted by the feature code looks like who talks with nobody.
+WITHOUT_MUSIC = "stage/16/"
+ALONE_WITH_MUSIC = re.compile(r"attended_transfer_by_feature_code_|consultation_by_feature_code_")
+# Two queues in a row are one Queue, and when it became the second is seen in music at the earliest.
+QUEUES_IN_A_ROW = {"stage/16/queue_in_vain_and_then_another"}
+# The caller's row names the callee, who hung up long before: nobody can know whether the caller or the PBX ended it.
+UNTOLD_HANGUPS = {"survey_after_the_callee_hung_up"}
+
+
+def as_far_as_told(truth: CallTruth, name: str) -> CallTruth:
+    """The truth without what CEL cannot tell."""
+    scenario = name.rpartition("/")[2]
+    untold = set(UNTOLD_COLUMNS)
+    is_hold_told = not name.startswith(WITHOUT_MUSIC) or scenario.startswith("parked")
+    if not is_hold_told:
+        untold.add("hold")
+        if ALONE_WITH_MUSIC.match(scenario):
+            untold.add("talk")
+    if scenario in UNTOLD_HANGUPS:
+        untold.add("hangup_source")
+    legs = [replace(leg, rung=None, hold=leg.hold if is_hold_told else None) for leg in truth.legs]
+    timeline = _told(truth.timeline, but=("hangup ",) if scenario in UNTOLD_HANGUPS else ())
+    if name in QUEUES_IN_A_ROW:
+        answered = next(number for number, step in enumerate(timeline) if any("answered" in one for one in step))
+        timeline[1 : answered + 1] = [set().union(*timeline[1 : answered + 1])]
+    return replace(truth, open=truth.open | untold, legs=legs, timeline=list(timeline))
+
+
+def _told(steps: Iterable[Step], *, but: tuple[str, ...]) -> list[set[str]]:
+    timeline: list[set[str]] = []
+    for step in steps:
+        sentences = {step} if isinstance(step, str) else step
+        told = {
+            UNTOLD_FACTS.sub("", sentence)
+            for sentence in sentences
+            if not sentence.removeprefix("?").startswith(UNTOLD_EVENTS + but) or sentence.startswith("?hangup")
+        }
+        if told:
+            timeline.append(told)
+    return timeline
+
+
+def test_the_captures_are_there() -> None:
+    assert len(TOWN) > 35
+    assert len(STAGE) > 170
+
+
+@pytest.mark.parametrize("name", STAGE)
+def test_the_record_of_a_played_feature_says_what_people_did(name: str) -> None:
+    calls = new_calls(TenancySettings())
+
+    told = ended(calls, cel_rows(lines(name)))
+
+    true = [as_far_as_told(truth, name) for truth in load_truths((WIRE / f"{name}.json").read_text(encoding="utf-8"))]
+    assert not (wrong := differences(true, list(told.values()))), "\n".join(wrong)
+    assert {row["source"] for row in told.values()} == {"cel"}
+    assert len(calls) == 0
+
+
+# What a dialplan tells of tones, voicemail and announcements is lost with Asterisk's usual `apps=dial,queue,park`.
+SPEAKING_OR_TONES = re.compile(r"^(survey|busy_tone|congestion_tone|.*_voicemail|voicemail_)")
+
+
+@pytest.mark.parametrize("name", [name for name in STAGE if not SPEAKING_OR_TONES.match(name.rpartition("/")[2])])
+def test_the_usual_choice_of_applications_tells_the_rest(name: str) -> None:
+    usual = {"dial", "queue", "park"}
+    rows = [
+        row
+        for row in cel_rows(lines(name))
+        if row.event not in {"APP_START", "APP_END"} or row.application.lower() in usual
+    ]
+
+    told = ended(new_calls(TenancySettings()), rows)
+
+    true = [as_far_as_told(truth, name) for truth in load_truths((WIRE / f"{name}.json").read_text(encoding="utf-8"))]
+    assert not (wrong := differences(true, list(told.values()))), "\n".join(wrong)
+
+
+def test_every_application_that_is_recommended_names_no_application_twice() -> None:
+    applications = CEL_APPS.split(",")
+
+    assert len(set(applications)) == len(applications)
+
+
+# Asterisk's account of a stop under a ringing call is that of a call that nobody answered; and when nobody picked up
+# but the one who clicked, no PBX did.
+BUT = {"restart_now": ("disposition",), "asterisk-16/restart_now": ("disposition",)} | {
+    "click_to_call": ("direction", "pbx_answer_time")
+}
+
+
+@pytest.mark.parametrize("name", [name for name in TOWN if name != "killed"])
+def test_a_call_of_the_town_is_told_as_asterisk_tells_it(name: str) -> None:
+    calls = new_calls()
+    for number, row in enumerate(cel_rows(lines(name))):
+        calls.add(row, number)
+
+    told = {call.call.native_id: account(call.call) for call in calls.take_ended()}
+
+    true = {call["native_id"]: call for call in truths(name)}
+    assert told.keys() == true.keys()
+    but = BUT.get(name, ())
+    assert [line for key in true for line in disagreements(told[key], true[key], but=but)] == []
+    assert len(calls) == 0
+
+
+def test_no_line_of_any_capture_is_left_out() -> None:
+    reader = CelReader()
+
+    told = [reader.read(line) for name in [*TOWN, *STAGE] for line in lines(name)]
+
+    assert {type(row).__name__ for row in told} == {"CelRow"}
+
+
+def test_calls_of_an_asterisk_that_was_killed_are_told_once_it_writes_again() -> None:
+    calls = new_calls()
+    killed = cel_rows(lines("killed"))
+    later = [line.replace(b"1795366581", b"1795366699") for line in lines("inbound_answered")]
+
+    before = ended(calls, killed)
+    after = ended(calls, cel_rows(later), first=len(killed))
+
+    assert before == {}
+    cut = {sid: row for sid, row in after.items() if row["end_estimated"]}
+    assert cut.keys() == {"here:main:1795366685.0", "here:main:1795366685.1"}
+    assert {row["end_time"] for row in cut.values()} == {killed[-1].at}
+    assert {row["hangup_source"] for row in cut.values()} == {None}
+    assert [row["status"] for sid, row in after.items() if sid not in cut] == ["completed"]
+    assert len(calls) == 0
+
+
+def test_calls_that_are_open_are_told_when_asked_to_and_never_by_themselves() -> None:
+    calls = new_calls()
+    killed = cel_rows(lines("killed"))
+    assert ended(calls, killed) == {}
+    assert calls.oldest_unfinished == 0
+
+    calls.close_open(killed[0].at)
+    assert calls.take_ended() == []
+    calls.close_open(END_OF_TIME)
+
+    told = [call.row for call in calls.take_ended()]
+    assert [row["end_estimated"] for row in told] == [True, True]
+    assert len(calls) == 0
