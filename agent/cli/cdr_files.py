@@ -75,6 +75,8 @@ class CdrFile:
             done = on_disk.tell()
         for cut in cutter.finish():
             yield from self._read(reader, cut)
+        if reader.knows_nothing:
+            raise UnknownColumns
 
     def _read(self, reader: CdrReader, cut: Cut) -> Iterator[Line | Reject | None]:
         number, raw, fault, is_half = cut

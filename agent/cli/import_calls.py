@@ -200,9 +200,11 @@ class _RejectFile:
     def __enter__(self) -> "_RejectFile":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if self._file is not None:
             self._file.close()
+            if kind is not None and self._path is not None and self._mode == "wb":
+                self._path.unlink(missing_ok=True)  # nothing was imported
 
     def keep(self, reject: "Reject", of: str) -> None:
         """Set a line aside."""

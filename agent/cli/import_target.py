@@ -9,7 +9,6 @@ from agent.cli.client import RunningAgent
 from agent.cli.faults import NotRunning
 
 if TYPE_CHECKING:
-    from agent.cli.local import LocalCalls
     from agent.store.engine import Store
     from agent.store.merge import MergeResult, ToldCall
     from agent.store.writer import Writer
@@ -30,10 +29,7 @@ class Target(Protocol):
 def target(settings: "Settings", *, dry_run: bool) -> Iterator[Target]:
     """The way that is open now."""
     if dry_run:
-        from agent.cli.local import LocalCalls
-
-        with LocalCalls.of(settings) as calls:
-            yield _Nowhere(calls)
+        yield _Nowhere(settings)
         return
     agent = RunningAgent(settings.socket_file, timeout=_ANSWER_SECONDS)
     try:
@@ -84,10 +80,12 @@ class _Database:
 class _Nowhere:
     """Only looks what would become of them."""
 
-    def __init__(self, calls: "LocalCalls") -> None:
-        self._calls = calls
+    def __init__(self, settings: "Settings") -> None:
+        self._settings = settings
 
     def tell(self, calls: "Sequence[ToldCall]") -> "MergeResult":
+        from agent.cli.local import LocalCalls
         from agent.store.merge import merging
 
-        return merging(calls, now="", dry_run=True)(self._calls.connection)
+        with LocalCalls.of(self._settings) as local:
+            return merging(calls, now="", dry_run=True)(local.connection)

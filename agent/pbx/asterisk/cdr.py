@@ -162,6 +162,11 @@ class CdrReader:
         self._unread = 0  # lines without known columns so far; -1 once they are known
         self.has_header = False
 
+    @property
+    def knows_nothing(self) -> bool:
+        """Whether it was given lines, and none of them told the columns."""
+        return self._unread > 0
+
     def row(self, text: str) -> CdrRow | None:
         """The CDR of one record; None for a header or an empty line.
 

@@ -94,5 +94,5 @@ def test_a_zone_whose_offset_changed_for_good_needs_no_guess_but_in_that_hour() 
 
 @pytest.mark.parametrize("text", ["", "0000-00-00 00:00:00", "yesterday", "2025-13-01 00:00:00"])
 def test_without_a_start_it_is_no_cdr(text: str) -> None:
-    with pytest.raises(ValueError, match="start|time|month|iso"):
+    with pytest.raises(ValueError, match=r"start|time|month|iso"):
         times(text)
