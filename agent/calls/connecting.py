@@ -164,13 +164,13 @@ def parked(call: LiveCall, leg: Leg, event: Parked) -> None:
             call.transferred = any(entry["event"] == "transferred" for entry in call.timeline)
         if word not in _OF_A_PARTING:
             break
-    call.note_leg(event.at, "parked", leg, space=event.space, by=event.parker)
+    call.note_leg(event.at, "parked", leg, space=event.space or None, by=event.parker)
 
 
 def unparked(call: LiveCall, leg: Leg, event: Unparked, *, by: str | None) -> None:
     """A party waits in the parking lot no longer; who gave up waiting is told by the hangup."""
     if event.end is not ParkingEnd.GIVEN_UP:
-        call.note_leg(event.at, event.end, leg, space=event.space, by=by)
+        call.note_leg(event.at, event.end, leg, space=event.space or None, by=by)
 
 
 def hangup_requested(call: LiveCall, leg: Leg, event: HangupRequested) -> None:

@@ -5,9 +5,10 @@ and people edit them.
 """
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -84,15 +85,16 @@ class CelReader:
     """
 
     def __init__(
-        self, columns: Sequence[str] = CEL_COLUMNS, *, zone: tzinfo = UTC, encoding: str = DEFAULT_ENCODING
+        self, columns: Iterable[str] = CEL_COLUMNS, *, zone: tzinfo = UTC, encoding: str = DEFAULT_ENCODING
     ) -> None:
         self._zone = zone
         self._encoding = encoding
-        self._set_columns(columns)
+        self._columns = self._names(columns)
 
-    def _set_columns(self, columns: Sequence[str]) -> None:
-        names = [name.strip().lower() for name in columns]
-        self._columns = [_ALIASES.get(name, name) for name in names]
+    @staticmethod
+    def _names(columns: Iterable[str]) -> list[str]:
+        names = (name.strip().lower() for name in columns)
+        return [_ALIASES.get(name, name) for name in names]
 
     def read(self, line: bytes) -> CelRow | NoCelRow:
         """The row of one line, with or without its line end."""
@@ -103,12 +105,15 @@ class CelReader:
             fields = next(csv.reader((text,), strict=True))
         except (csv.Error, StopIteration) as exc:
             return NoCelRow(f"no line of CSV: {exc}")
-        if "eventtype" in map(str.lower, fields) and "uniqueid" in map(str.lower, fields):
-            self._set_columns(fields)
+        told = self._row(dict(zip(self._columns, fields, strict=False)))
+        is_whole = len(fields) == len(self._columns)
+        if is_whole and isinstance(told, CelRow):
+            return told
+        names = self._names(fields)
+        if _NEEDED.issubset(names):
+            self._columns = names
             return _HEADER
-        if len(fields) != len(self._columns):
-            return NoCelRow(f"{len(fields)} columns instead of {len(self._columns)}")
-        return self._row(dict(zip(self._columns, fields, strict=True)))
+        return told if is_whole else NoCelRow(f"{len(fields)} columns instead of {len(self._columns)}")
 
     def row_of(self, values: Mapping[str, object]) -> CelRow | NoCelRow:
         """The row of a table, by the names of its columns; bytes are text in `encoding`."""
@@ -170,6 +175,7 @@ class CelReader:
             return None
 
 
+@lru_cache(maxsize=4096)
 def _known(text: str) -> str | None:
     """Asterisk writes `<unknown>` in some places where it knows nothing."""
     return name_of(text) if text and text.lower() != "<unknown>" else None

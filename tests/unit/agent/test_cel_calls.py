@@ -198,6 +198,17 @@ def test_a_parking_lot_binds_nobody_together() -> None:
     assert told.keys() == {f"here:main:{ident(0)}"}
 
 
+def test_a_parking_space_that_is_not_told_is_left_out() -> None:
+    parked = row("PARK_START", ident(0), extra={"parker_dial_string": "PJSIP/101", "parking_lot": "default"})
+    unparked = row("PARK_END", ident(0), at=5, extra={"reason": "ParkedCallTimeOut"})
+    start, *rest = one_call(ident(0), at=6)
+
+    (call,) = ended(new_calls(), [start, parked, unparked, *rest]).values()
+
+    told = {step["event"]: step for step in call["timeline"]}
+    assert (told["parked"]["by"], "space" in told["parked"], "space" in told["park_timeout"]) == ("101", False, False)
+
+
 def test_a_second_dial_right_after_the_first_is_seen_in_the_channels_it_makes() -> None:
     """CEL tells no end of the first Dial and no beginning of the second."""
     caller, first, second = (ident(number) for number in range(3))

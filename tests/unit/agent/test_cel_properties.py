@@ -67,38 +67,21 @@ def test_reading_again_from_the_oldest_unfinished_row_tells_each_call_once_and_t
 
 CHANNELS = [f"{1_795_366_581 + number // 3}.{number}" for number in range(6)]
 channels = st.sampled_from([*CHANNELS, "pbx-1795366581.4", "odd"])
-events = st.sampled_from(
-    [
-        "CHAN_START",
-        "CHAN_START",
-        "CHAN_END",
-        "HANGUP",
-        "ANSWER",
-        "APP_START",
-        "APP_END",
-        "BRIDGE_ENTER",
-        "BRIDGE_EXIT",
-        "PARK_START",
-        "PARK_END",
-        "BLINDTRANSFER",
-        "ATTENDEDTRANSFER",
-        "USER_DEFINED",
-        "LINKEDID_END",
-        "PICKUP",
-        "FORWARD",
-        "LOCAL_OPTIMIZE",
-        "STREAM_BEGIN",
-        "STREAM_END",
-        "DTMF",
-        "NONSENSE",
-    ]
-)
+events = st.sampled_from([
+    "CHAN_START", "CHAN_START", "CHAN_END", "HANGUP", "ANSWER", "APP_START", "APP_END", "BRIDGE_ENTER", "BRIDGE_EXIT",
+    "PARK_START", "PARK_END", "BLINDTRANSFER", "ATTENDEDTRANSFER", "USER_DEFINED", "LINKEDID_END", "PICKUP", "FORWARD",
+    "LOCAL_OPTIMIZE", "STREAM_BEGIN", "STREAM_END", "DTMF", "NONSENSE",
+])  # fmt: skip
 names = st.sampled_from(["PJSIP/trunk-acme-01", "PJSIP/101-02", "Local/101@x-03;1", "Local/101@x-03;2", "", "/"])
 texts = st.sampled_from(["", "101", "s", "9" * 300, "Ayşe"])
 applications = st.sampled_from(["Dial", "Queue", "AppDial", "AppDial2", "ConfBridge", "VoiceMail", "Busy", ""])
 extras = st.dictionaries(
     st.sampled_from(
-        ["hangupcause", "hangupsource", "dialstatus", "bridge_id", "bridge_technology", "channel2_uniqueid", "forward", "extension", "reason", "transfer_target_channel_uniqueid", "pickup_channel_uniqueid", "retriever", "parker_dial_string", "class"]
+        [
+            "hangupcause", "hangupsource", "dialstatus", "bridge_id", "bridge_technology", "channel2_uniqueid",
+            "forward", "extension", "transfer_target_channel_uniqueid", "pickup_channel_uniqueid", "reason",
+            "retriever", "parker_dial_string", "class",
+        ]
     ),
     st.one_of(
         channels, names, texts, st.integers(-5, 300), st.none(), st.lists(st.integers(), max_size=2), st.booleans(),
