@@ -75,8 +75,10 @@ def note_rejects(connection: sqlite3.Connection, pbx: str, source: str, rejects:
     """Keep what was no record, so that somebody can look at it; only the latest of each source stay."""
     if not rejects:
         return
+    # After a restart a little is read again.
     connection.executemany(
-        "INSERT INTO source_reject (pbx, source, position, raw, reason, at) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO source_reject (pbx, source, position, raw, reason, at) SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE NOT "
+        "EXISTS (SELECT 1 FROM source_reject WHERE pbx = ?1 AND source = ?2 AND position = ?3 AND raw = ?4)",
         [(pbx, source, each.position, each.raw[:MAX_RAW_BYTES], each.reason, now) for each in rejects[-MAX_REJECTS:]],
     )
     connection.execute(
@@ -111,12 +113,18 @@ def count_found(connection: sqlite3.Connection, gap_ids: Sequence[int]) -> None:
     )
 
 
-def fill(connection: sqlite3.Connection, pbx: str, *, known_until: datetime, by: str, now: str) -> int:
-    """Mark the gaps of a PBX that ended before `known_until` as filled by a source; how many."""
+def fill(
+    connection: sqlite3.Connection, pbx: str, *, known_from: datetime, known_until: datetime, by: str, now: str
+) -> int:
+    """Mark the gaps of a PBX between two moments as filled by a source; how many.
+
+    Not those in which a call began that still goes on: what was missed of it is only told at its end.
+    """
     return connection.execute(
         "UPDATE gap SET backfilled_at = ?, filled_by = ?, calls_found = coalesce(calls_found, 0) "
-        "WHERE pbx = ? AND backfilled_at IS NULL AND to_at <= ?",
-        (now, by, pbx, moment_text(known_until)),
+        "WHERE pbx = ? AND backfilled_at IS NULL AND from_at >= ? AND to_at <= ? AND NOT EXISTS "
+        "(SELECT 1 FROM live_call WHERE live_call.pbx = gap.pbx AND live_call.start_time <= gap.to_at)",
+        (now, by, pbx, moment_text(known_from), moment_text(known_until)),
     ).rowcount
 
 

@@ -2,7 +2,7 @@
 
 import sqlite3
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import pytest
@@ -11,7 +11,7 @@ from agent.store import sources
 from agent.store.engine import Store
 from agent.store.rows import moment_text
 from agent.store.sources import MAX_RAW_BYTES, MAX_REJECTS, Reject, SourceState
-from agent.store.writer import GapClosed, GapOpened, Group, Writer, write_finished
+from agent.store.writer import GapClosed, GapOpened, Group, LiveAnchor, Writer, write_finished
 from tests.integration.store.facts import LATER, START, call
 
 NOW = moment_text(LATER)
@@ -45,14 +45,14 @@ async def test_a_place_and_its_calls_are_one_transaction(store: Store, writer: W
 async def test_rejects_are_bounded_in_length_and_number(store: Store, writer: Writer) -> None:
     rejects = [Reject(f"byte {number}", b"x" * 9000, "too long") for number in range(MAX_REJECTS - 1)]
     for source in ("cdr", "other"):
-        for some in (rejects, rejects[:3]):
+        for some in (rejects, [Reject(f"again {number}", b"x", "too long") for number in range(3)]):
             note = partial(sources.note_rejects, pbx="main", source=source, rejects=some, now=NOW)
             await writer.transact(note)
     query = "SELECT source, count(*), max(length(raw)) FROM source_reject GROUP BY source ORDER BY source"
     found = await store.connection.run(lambda connection: connection.execute(query).fetchall())
     assert found == [("cdr", MAX_REJECTS, MAX_RAW_BYTES), ("other", MAX_REJECTS, MAX_RAW_BYTES)]
     newest = "SELECT position FROM source_reject ORDER BY id DESC LIMIT 1"
-    assert await store.connection.run(lambda c: c.execute(newest).fetchone()) == ("byte 2",)
+    assert await store.connection.run(lambda c: c.execute(newest).fetchone()) == ("again 2",)
 
 
 async def test_a_gap_is_filled_once_its_end_is_behind_what_is_known(store: Store, writer: Writer) -> None:
@@ -73,9 +73,34 @@ async def test_a_gap_is_filled_once_its_end_is_behind_what_is_known(store: Store
 
     def read(connection: sqlite3.Connection) -> int:
         sources.count_found(connection, [blind[0].id])
-        return sources.fill(connection, "main", known_until=START + 3 * MINUTE, by="cdr", now=NOW)
+        return sources.fill(connection, "main", known_from=START, known_until=START + 3 * MINUTE, by="cdr", now=NOW)
 
     assert await writer.transact(read) == 1
     query = "SELECT pbx, filled_by, calls_found FROM gap ORDER BY id"
     found = await store.connection.run(lambda connection: connection.execute(query).fetchall())
     assert found == [("main", "cdr", 1), ("main", None, None), ("branch", None, None)]
+
+
+async def test_a_reject_that_is_read_again_stands_there_once(store: Store, writer: Writer) -> None:
+    for _ in range(2):
+        note = partial(
+            sources.note_rejects, pbx="main", source="cdr", rejects=[Reject("byte 7", b"x", "none")], now=NOW
+        )
+        await writer.transact(note)
+    query = "SELECT count(*) FROM source_reject"
+    assert await store.connection.run(lambda connection: connection.execute(query).fetchone()) == (1,)
+
+
+@pytest.mark.parametrize(
+    ("known_from", "live_since", "filled"),
+    [(START, None, 1), (START + MINUTE, None, 0), (START, START + MINUTE, 0), (START, START + 3 * MINUTE, 1)],
+    ids=["all known", "begins later", "a call of that time goes on", "a later call goes on"],
+)
+async def test_a_gap_is_not_filled_by_what_cannot_know_all_of_it(
+    writer: Writer, known_from: datetime, live_since: datetime | None, filled: int
+) -> None:
+    anchors = [] if live_since is None else [LiveAnchor("x", "main", 1, live_since)]
+    gaps = [GapOpened("main", START, "agent_down"), GapClosed("main", START + 2 * MINUTE)]
+    await writer.commit(Group(opened=anchors, gaps=gaps))
+    fill = partial(sources.fill, pbx="main", known_from=known_from, known_until=LATER + MINUTE, by="cdr", now=NOW)
+    assert await writer.transact(fill) == filled

@@ -42,7 +42,8 @@ def fill(site: LocalSite, until: datetime) -> None:
     def work(connection: sqlite3.Connection) -> None:
         first = sources.unfilled(connection, "main")[0]
         sources.count_found(connection, [first.id, first.id])
-        sources.fill(connection, "main", known_until=until, by="cdr-csv", now=moment_text(NOON))
+        since = first.from_at
+        sources.fill(connection, "main", known_from=since, known_until=until, by="cdr-csv", now=moment_text(NOON))
         state = SourceState("main", "cdr-csv", "cdr-csv", since=NOON, read_until=until, records=7, rejects=1)
         sources.keep(connection, state, now=moment_text(NOON))
 
