@@ -293,7 +293,7 @@ class CallModel:
         rung = self._by_channel.get(event.target, call)
         target = rung.legs.get(event.target)
         from_whom = rung.who(target) if target is not None else None
-        call = self._join(call, rung, [leg.channel], event.at)
+        call = self._join(rung, call, [leg.channel], event.at)  # if they began in one second, what rang was first
         call.note_leg(event.at, "picked_up", call.legs.get(leg.channel, leg), **{"from": from_whom})
 
     def _unparked(self, call: LiveCall, leg: Leg, event: Unparked) -> None:

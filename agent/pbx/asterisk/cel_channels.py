@@ -9,7 +9,8 @@ from agent.calls.services import DIALLED_LEG
 from agent.pbx.asterisk.cel import CelRow
 
 # In this time one channel takes another's place in a bridge, or ends because its party hung up.
-AT_ONCE: Final = timedelta(seconds=0.2)
+_AT_ONCE: Final = timedelta(seconds=0.2)
+_COARSE: Final = timedelta(seconds=1)
 # What Asterisk shows as the application of a leg that it rang by itself.
 _ORIGINATED: Final = "AppDial2"
 # Q.850 causes by which a caller is told that there is nobody free or no way.
@@ -28,7 +29,9 @@ class CelChannel:
     is_dialled: bool
     exits: dict[str, int] = field(default_factory=dict)  # bridge to the row in which it left it, the last time
     dials: list[tuple[int, CelRow]] = field(default_factory=list)  # rows that show another Dial than the one before
+    last_exit: int = -1  # the last row in which it left one
     hangup: CelRow | None = None
+    hung_up_in: int = -1  # the row of its hangup
     is_up: bool = False
     # And as the story goes on:
     is_told: bool = False
@@ -51,17 +54,21 @@ class CelChannel:
 
     def ends_at_once(self, row: CelRow) -> bool:
         """Whether it ends together with what a row tells."""
-        return self.hangup is not None and abs(self.hangup.at - row.at) < AT_ONCE
+        return self.hangup is not None and are_at_once(self.hangup, row)
+
+    def surely_ends_at_once(self, row: CelRow) -> bool:
+        """The same, not only as far as whole seconds tell."""
+        return self.hangup is not None and are_at_once(self.hangup, row) and not is_coarse(self.hangup, row)
 
     def look_ahead(self, number: int, row: CelRow) -> None:
         """Take in one of its rows."""
         match row.event:
             case "HANGUP":
-                self.hangup = self.hangup or row
+                self.hangup, self.hung_up_in = row, number
             case "ANSWER":
                 self.is_up = True
             case "BRIDGE_EXIT":
-                self.exits[text_of(row, "bridge_id")] = number
+                self.exits[text_of(row, "bridge_id")] = self.last_exit = number
             case _:
                 pass
         if row.application == _ORIGINATED if self.is_root else row.application in DIALLED_LEG:
@@ -76,7 +83,7 @@ class CelCast:
 
     channels: dict[str, CelChannel] = field(default_factory=dict)
     by_name: dict[str, str] = field(default_factory=dict)
-    handed_on: set[str] = field(default_factory=set)  # those that a transfer or pickup takes out of their call
+    handed_on: set[str] = field(default_factory=set)  # those that a transfer takes out of their call
 
     @classmethod
     def of(cls, rows: Sequence[CelRow]) -> "CelCast":
@@ -110,8 +117,6 @@ class CelCast:
                 self.handed_on |= {row.channel, text_of(row, "channel2_uniqueid")}
             case "BLINDTRANSFER":
                 self.handed_on.add(row.channel)
-            case "PICKUP":
-                self.handed_on |= {row.channel, text_of(row, "pickup_channel_uniqueid")}
             case _:
                 pass
 
@@ -125,9 +130,19 @@ def with_untold_hangup(rows: Sequence[CelRow]) -> set[str]:
             ended[row.name] = row
         elif row.event == "HANGUP":
             source = ended.get(text_of(row, "hangupsource"))
-            if source is not None and row.at - source.at > AT_ONCE:
+            if source is not None and not are_at_once(source, row):
                 untold.add(row.channel)
     return untold
+
+
+def are_at_once(one: CelRow, other: CelRow) -> bool:
+    """Whether two rows are about one moment, also where the PBX tells whole seconds only."""
+    return abs(one.at - other.at) < (_AT_ONCE + _COARSE if is_coarse(one, other) else _AT_ONCE)
+
+
+def is_coarse(*rows: CelRow) -> bool:
+    """Whether the PBX tells whole seconds only."""
+    return not any(row.at.microsecond for row in rows)
 
 
 def text_of(row: CelRow, key: str) -> str:

@@ -40,7 +40,7 @@ from agent.calls.events import (
 from agent.calls.rules import dialled_endpoints, endpoint_of, queue_name, resource_of
 from agent.calls.services import DIALLED_LEG
 from agent.pbx.asterisk.cel import CelRow
-from agent.pbx.asterisk.cel_channels import AT_ONCE, CelCast, CelChannel, cause_of, text_of
+from agent.pbx.asterisk.cel_channels import CelCast, CelChannel, are_at_once, cause_of, text_of
 
 _CONFERENCES: Final = frozenset({"confbridge", "meetme"})
 _PARKING_ENDS: Final = {
@@ -252,17 +252,19 @@ class _Story:
     def _status(self, row: CelRow, channel: CelChannel) -> DialStatus:
         """How the attempt to reach a channel that was never answered ended."""
         cause = cause_of(row)
-        dialler = self._channels.get(channel.dialler or "")
-        if (
-            cause in _TAKEN_BACK
-            and dialler is not None
-            and dialler.hangup is not None
-            and not text_of(row, "hangupsource")
-        ):
-            by_caller = text_of(dialler.hangup, "hangupsource") == dialler.name and dialler.ends_at_once(row)
-            if by_caller or text_of(dialler.hangup, "dialstatus") == DialStatus.CANCEL:
-                return DialStatus.CANCEL
+        if cause in _TAKEN_BACK and not text_of(row, "hangupsource") and self._caller_gave_up(row, channel):
+            return DialStatus.CANCEL
         return _STATUSES.get(cause, DialStatus.NOANSWER)
+
+    def _caller_gave_up(self, row: CelRow, channel: CelChannel) -> bool:
+        """Whether an attempt ended because who dialled rang off, before it or together with it."""
+        dialler = self._channels.get(channel.dialler or "")
+        if dialler is None or dialler.hangup is None:
+            return False
+        if text_of(dialler.hangup, "dialstatus") == DialStatus.CANCEL:
+            return True
+        by_itself = text_of(dialler.hangup, "hangupsource") == dialler.name
+        return by_itself and (dialler.hung_up_in < self._at or dialler.surely_ends_at_once(row))
 
     # Bridges
 
@@ -287,14 +289,15 @@ class _Story:
             if other.bridge != bridge or name == row.channel or not (other.is_local or name in self._handed_on):
                 continue
             exit_number = other.exits.get(bridge, -1)
-            if exit_number > self._at and self._rows[exit_number].at - row.at < AT_ONCE:
+            if exit_number > self._at and are_at_once(self._rows[exit_number], row):
                 return name
         return None
 
     def _bridge_left(self, row: CelRow, channel: CelChannel) -> Iterator[CallEvent]:
         bridge = text_of(row, "bridge_id")
-        if row.channel not in self._handed_on and channel.ends_at_once(row):
-            yield from self._hung_up_by(channel.hangup)  # it left because it hung up, which is told later
+        is_last = self._at == channel.last_exit and row.channel not in self._handed_on
+        if is_last and channel.hangup is not None and channel.surely_ends_at_once(row):
+            yield from self._hung_up_by(channel.hangup)  # it left because somebody hung up, which is told later
         if channel.bridge == bridge:
             channel.bridge = None
         yield BridgeLeft(row.at, row.channel, row.linked, bridge)
@@ -332,10 +335,8 @@ class _Story:
         yield from self._hung_up_by(row)
         yield from self._dial_ended(row, channel, self._status(row, channel))
 
-    def _hung_up_by(self, row: CelRow | None) -> Iterator[CallEvent]:
+    def _hung_up_by(self, row: CelRow) -> Iterator[CallEvent]:
         """Whose party hung up, as the end of its own or another channel tells."""
-        if row is None:
-            return
         by = self._by_name.get(text_of(row, "hangupsource"))
         if by in self._open and by not in self._hung_up and not self._channels[by].is_refused:
             self._hung_up.add(by)
