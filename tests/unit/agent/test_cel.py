@@ -1,6 +1,7 @@
 """Rows of the channel event log, as files and tables write them."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -185,3 +186,11 @@ def test_a_row_of_a_table_that_lacks_what_is_needed_says_why() -> None:
     assert reason(CelReader().row_of({"eventtype": "ANSWER", "eventtime": 1795366581.07, "uniqueid": None})) == (
         "no uniqueid"
     )
+
+
+def test_the_lines_that_operators_are_told_to_write_are_those_we_try() -> None:
+    told = (Path(__file__).parents[3] / "docs" / "asterisk.md").read_text(encoding="utf-8")
+
+    mapping = ",".join("${CSV_QUOTE(${" + source + "})}" for source in configuration.CEL_COLUMNS.values())
+    assert f"\nMaster.csv => {mapping}\n" in told
+    assert f"\napps={configuration.CEL_APPS}\n" in told
