@@ -31,6 +31,7 @@ _REMEMBERED_GONE: Final = 4096
 _PATIENCE: Final = timedelta(seconds=60)
 # Two channels made at the same time may be numbered and told in either order.
 _AT_ONCE_SECONDS: Final = 2
+_MAX_ASTERISKS: Final = 64  # that write into one source; further names are none
 _NO_KEYS: Final = frozenset({"", "N/A"})
 _ID: Final = re.compile(r"(?:(.*)-)?(\d{9,11})\.(\d{1,18})", re.ASCII | re.DOTALL)
 
@@ -81,7 +82,8 @@ class CelCalls(Generic[Place]):
         self._is_repeating = is_repeating
         self._max_rows = max_rows
         self._new_model = partial(CallModel, site=site, pbx=pbx, rules=rules, assign=assign)
-        self._groups: dict[str, _Group[Place]] = {}  # by key
+        self._groups: dict[int, _Group[Place]] = {}  # by their first row, so in the order in which they began
+        self._by_key: dict[str, _Group[Place]] = {}
         self._waiting: dict[_Group[Place], datetime] = {}  # since when every channel has ended, and a linkedid has not
         self._tells_linked_ends = True
         self._rows_taken = 0
@@ -99,7 +101,7 @@ class CelCalls(Generic[Place]):
     @property
     def oldest_unfinished(self) -> Place | None:
         """Where the first row stands of calls that are not told yet; None if there is none."""
-        oldest = min(self._groups.values(), key=_when_begun, default=None)
+        oldest = next(iter(self._groups.values()), None)
         return oldest.first if oldest is not None else None
 
     def add(self, row: CelRow, place: Place) -> None:
@@ -126,7 +128,7 @@ class CelCalls(Generic[Place]):
 
     def close_open(self, before: datetime) -> None:
         """Calls that the source has not mentioned since `before` ended unseen, at their last word."""
-        for group in set(self._groups.values()):
+        for group in list(self._groups.values()):
             if group.last_at < before:
                 self._tell(group, group.last_at)
 
@@ -134,9 +136,9 @@ class CelCalls(Generic[Place]):
 
     def _keep(self, row: CelRow, place: Place) -> None:
         keys = _keys(row)
-        group = self._joined(keys) or _Group(place, self._rows_taken)
+        group = self._joined(keys) or self._begun(place)
         for key in keys:
-            self._groups[key] = group
+            self._by_key[key] = group
         group.keys.update(keys)
         group.rows.append((self._rows_taken, row))
         group.linked.add(row.linked)
@@ -149,27 +151,34 @@ class CelCalls(Generic[Place]):
             group.open.add(row.channel)
             self._waiting.pop(group, None)
 
+    def _begun(self, place: Place) -> _Group[Place]:
+        group = self._groups[self._rows_taken] = _Group(place, self._rows_taken)
+        return group
+
     def _joined(self, keys: list[str]) -> _Group[Place] | None:
         """The group of all these, made one if it was several."""
-        groups = {self._groups[key] for key in keys if key in self._groups}
+        groups = {self._by_key[key] for key in keys if key in self._by_key}
         if len(groups) < 2:
             return next(iter(groups), None)
         whole = max(groups, key=_size)
+        oldest = min(groups, key=_when_begun)
+        for group in groups - {oldest}:
+            del self._groups[group.first_number]
         for part in groups - {whole}:
-            if part.first_number < whole.first_number:
-                whole.first, whole.first_number = part.first, part.first_number
             whole.rows += part.rows
             whole.keys |= part.keys
             whole.open |= part.open
             whole.linked |= part.linked
             self._waiting.pop(part, None)
             for key in part.keys:
-                self._groups[key] = whole
+                self._by_key[key] = whole
+        whole.first, whole.first_number = oldest.first, oldest.first_number
+        self._groups[whole.first_number] = whole
         return whole
 
     def _linked_ended(self, row: CelRow) -> None:
         self._tells_linked_ends = True
-        group = self._groups.get(row.linked)
+        group = self._by_key.get(row.linked)
         if group is not None:
             group.linked.discard(row.linked)
             self._tell_if_complete(group, row.at)
@@ -195,6 +204,8 @@ class CelCalls(Generic[Place]):
         if match is None:
             return
         name, second, number = match[1] or "", int(match[2]), int(match[3])
+        if name not in self._heard_at and len(self._heard_at) >= _MAX_ASTERISKS:
+            return
         if row.event == "CHAN_START":
             highest, made = self._runs.get(name, (-1, 0))
             if number > highest:
@@ -207,7 +218,7 @@ class CelCalls(Generic[Place]):
     def _restarted(self, name: str) -> None:
         """What an Asterisk of that name left open ended unseen when it stopped."""
         at = self._heard_at[name]
-        for group in set(self._groups.values()):
+        for group in list(self._groups.values()):
             if any(_is_of(channel, name) for channel in group.open):
                 self._tell(group, at)
 
@@ -216,8 +227,9 @@ class CelCalls(Generic[Place]):
     def _tell(self, group: _Group[Place], at: datetime) -> None:
         """What is still open ended unseen at `at`."""
         self._waiting.pop(group, None)
+        del self._groups[group.first_number]
         for key in group.keys:
-            self._groups.pop(key, None)
+            self._by_key.pop(key, None)
         for channel in group.open:
             self._forget(channel)
         self._rows_kept -= len(group.rows)
@@ -239,7 +251,7 @@ class CelCalls(Generic[Place]):
 
     def _make_room(self) -> None:
         """By half, so that it is not to be made again at once."""
-        for group in sorted(set(self._groups.values()), key=_when_begun):
+        for group in list(self._groups.values()):
             if self._rows_kept <= self._max_rows // 2:
                 return
             self._tell(group, group.last_at)

@@ -120,6 +120,14 @@ def test_one_that_starts_anew_leaves_the_other_s_calls_open() -> None:
     assert told.keys() == {f"here:main:{second}"}
 
 
+def test_names_of_asterisks_without_end_are_not_remembered() -> None:
+    calls = new_calls()
+
+    ended(calls, [each for number in range(500) for each in one_call(ident(0, name=f"pbx{number}-"), at=number)])
+
+    assert (len(calls), len(calls._runs), len(calls._heard_at)) == (0, 64, 64)
+
+
 def test_more_open_rows_than_are_kept_are_told_as_calls_whose_end_was_not_seen() -> None:
     calls = new_calls(max_rows=10)
 

@@ -116,7 +116,7 @@ def test_no_mangled_rows_raise_or_are_kept_once_all_is_closed(told: list[CelRow]
     assert len(calls) <= 40
     calls.close_open(END_OF_TIME)
 
-    assert (len(calls), calls._groups, calls._waiting) == (0, {}, {})
+    assert (len(calls), calls._groups, calls._by_key, calls._waiting) == (0, {}, {}, {})
     for row in [*rows.values(), *(call.row for call in calls.take_ended())]:
         assert row["end_time"] >= row["start_time"]
         assert row["talk_seconds"] >= 0
