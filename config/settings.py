@@ -283,7 +283,16 @@ class AsteriskSettings(_Section):
         "from-dahdi*",
     )
     # Dialplan applications that answer in a person's stead; a menu or an announcement is none.
-    answering_applications: tuple[Line, ...] = ("Stasis", "AudioSocket", "ConfBridge", "MeetMe")
+    answering_applications: tuple[Line, ...] = (
+        "Stasis",
+        "AudioSocket",
+        "ConfBridge",
+        "MeetMe",
+        "VoiceMailMain",
+        "ChanSpy",
+        "ExtenSpy",
+        "Echo",
+    )
     voicemail_applications: tuple[Line, ...] = ("VoiceMail", "MiniVM")
     country: Country | None = None  # None: the site's
     # What phones dial to get an outside line, before a public number.

@@ -8,7 +8,7 @@ from agent.calls.events import BridgeKind
 from agent.calls.leg import Leg
 from agent.calls.live_call import LiveCall
 
-# In a room of so many it is not looked again at everybody whenever one comes or goes.
+# In a room of so many it is not looked again at everybody whenever a party comes or goes.
 _CROWD: Final = 50
 
 
@@ -44,6 +44,11 @@ class Bridges:
             if found is not None:
                 yield found
 
+    def kind_of(self, bridge: str | None) -> BridgeKind | None:
+        """What being in a bridge means; None if nobody is in it."""
+        first = next(self.members(bridge), None)
+        return first[1].bridge_kind if first is not None else None
+
     def join(self, call: LiveCall, leg: Leg, bridge: str, kind: BridgeKind, at: datetime) -> None:
         """A leg is in a bridge now, and connected with whoever else is there."""
         if leg.bridge == bridge:
@@ -53,7 +58,7 @@ class Bridges:
         leg.bridge_kind = kind
         members = self._members.setdefault(bridge, {})
         members[leg.channel] = None
-        if len(members) > _CROWD:
+        if len(members) > _CROWD and kind is not BridgeKind.HOLDING and not leg.is_local:
             call.connect(leg, at)
         else:
             self._look(bridge, at)
@@ -77,14 +82,14 @@ class Bridges:
 
     def _look(self, bridge: str, at: datetime) -> None:
         """Those whom this bridge brings together are connected; one alone is not."""
-        parties = list(self._parties(bridge))
+        parties = list(self.parties(bridge))
         for call, leg in parties:
             if len(parties) > 1:
                 call.connect(leg, at)
             else:
                 call.disconnect(leg, at)
 
-    def _parties(self, bridge: str) -> Iterator[tuple[LiveCall, Leg]]:
+    def parties(self, bridge: str | None) -> Iterator[tuple[LiveCall, Leg]]:
         """The persons, phones and trunks in a bridge, and in those beyond its Local channels; none in a parking lot."""
         seen, to_see = {bridge}, [bridge]
         while to_see:

@@ -18,6 +18,7 @@ from agent.calls.events import (
     MusicStopped,
     Parked,
     ParkingEnd,
+    TransferWay,
     Unheld,
     Unparked,
 )
@@ -57,14 +58,13 @@ def leave_bridge(bridges: Bridges, call: LiveCall, leg: Leg, at: datetime) -> No
         return
     bridges.leave(call, leg, at)
     _waits(call, leg, at, is_so=False)
-    if leg.held_at is not None:
-        _see_who_waits(bridges, bridge, at)
+    _see_who_waits(bridges, bridge, at)
 
 
 def held(bridges: Bridges, call: LiveCall, leg: Leg, event: Held) -> None:
     """A party put the others on hold."""
     if leg.held_at is None:
-        leg.held_at = event.at
+        leg.held_at, leg.held_bridge = event.at, leg.bridge
         call.note_leg(event.at, "held", leg)
         _see_who_waits(bridges, leg.bridge, event.at)
 
@@ -91,18 +91,19 @@ def music_stopped(bridges: Bridges, call: LiveCall, leg: Leg, event: MusicStoppe
 
 def _see_who_waits(bridges: Bridges, bridge: str | None, at: datetime) -> None:
     """On hold is who another holds, who hears music in a bridge, and who is parked; nobody in a conference."""
-    members = list(bridges.members(bridge))
-    holders = [leg.channel for _, leg in members if leg.held_at is not None]
-    for call, leg in members:
-        match leg.bridge_kind:
-            case BridgeKind.HOLDING:
-                is_so = True
+    match bridges.kind_of(bridge):
+        case BridgeKind.HOLDING:
+            for call, leg in bridges.members(bridge):
                 call.parked.add(leg.channel)
-            case BridgeKind.CONFERENCE:
-                is_so = False
-            case BridgeKind.TALK:
-                is_so = leg.hears_music or any(holder != leg.channel for holder in holders)
-        _waits(call, leg, at, is_so=is_so)
+                _waits(call, leg, at, is_so=True)
+        case BridgeKind.TALK:
+            parties = list(bridges.parties(bridge))
+            holders = [leg.channel for _, leg in parties if leg.held_at is not None and leg.held_bridge == leg.bridge]
+            for call, leg in parties:
+                is_held = any(holder != leg.channel for holder in holders)
+                _waits(call, leg, at, is_so=leg.hears_music or is_held)
+        case BridgeKind.CONFERENCE | None:
+            pass
 
 
 def _waits(call: LiveCall, leg: Leg, at: datetime, *, is_so: bool) -> None:
@@ -125,6 +126,8 @@ def blind_transferred(call: LiveCall, leg: Leg, event: BlindTransferred) -> None
     if any(entry["event"] == "parked" for entry in consequences):
         return
     call.transferred = True
+    if leg.channel != call.caller_channel:
+        call.mark_answered(leg, leg.up_at or event.at, by=leg.number)  # who hands a call on has taken it
     first = next((entry for entry in consequences if entry["event"] in _OF_A_JOURNEY), None)
     at = event.at if first is None else datetime.fromisoformat(first["at"]) - _JUST_BEFORE
     call.note_leg(at, "transferred", leg, kind="blind", to=event.exten)
@@ -143,10 +146,20 @@ def attended_transferred(calls: Sequence[LiveCall], event: AttendedTransferred) 
                 _hand_on(call, leg)
     goes_on = calls[0]
     goes_on.transferred = True
-    newest = goes_on.newest_party(but=event.channel)  # the feature code's event does not tell who was consulted
+    to = names.get(event.target or "")
+    if to is None and event.way is TransferWay.APPLICATION:
+        to = calls[-1].callee if len(calls) > 1 else None
+    elif to is None:  # the feature code's event does not tell who was consulted
+        newest = goes_on.newest_party(but=event.channel)
+        to = goes_on.who(newest) if newest is not None else None
     who = names.get(event.channel)
-    to = names.get(event.target or "") or (goes_on.who(newest) if newest is not None else None)
     goes_on.note(event.at, "transferred", who=who, kind="attended", to=to)
+
+
+def all_together(bridges: Bridges, call: LiveCall, leg: Leg, event: AttendedTransferred) -> None:
+    """Who consulted put all three together and talks on; nobody was handed to anybody."""
+    leg.held_at = None  # Asterisk does not tell that it took the others off hold
+    _see_who_waits(bridges, leg.bridge, event.at)
 
 
 def _hand_on(call: LiveCall, leg: Leg) -> None:
@@ -174,14 +187,15 @@ def unparked(call: LiveCall, leg: Leg, event: Unparked, *, by: str | None) -> No
 
 
 def hangup_requested(call: LiveCall, leg: Leg, event: HangupRequested) -> None:
-    """A party hung up. That ends the call, unless it goes on between the others."""
-    if leg.is_local or leg.handed_on or call.hung_up_by is not None:
+    """A party hung up. That ends the call, unless it goes on between others, one of whom will hang up later."""
+    goes_on = call.hung_up_by not in call.connected and leg.channel in call.connected | call.in_service
+    if leg.is_local or leg.handed_on or (call.hung_up_by is not None and not goes_on):
         return
     is_caller = leg.channel == call.caller_channel
     if is_caller and leg.up_at is None and call.tone is not None:
         return  # the far end was told that it is busy, and rang off
-    if not is_caller and (call.answered_at is None or leg.up_at is None):
-        return  # a phone that declined or was busy does not end the call
+    if not is_caller and leg.met_at is None:
+        return  # a phone that declined, was busy or did not accept the call does not end it
     call.hung_up_by = leg.channel
     by = HangupSource.CALLER if is_caller else HangupSource.CALLEE
     call.note_leg(event.at, "hangup", leg, by=by)

@@ -64,6 +64,7 @@ def dial_ended(call: LiveCall, leg: Leg, event: DialEnded) -> None:
         leg.dial_status = event.status
         call.note_leg(event.at, "dial_ended", leg, status=event.status)
         if event.forward:
+            leg.sent_on = True
             call.note_leg(event.at, "forwarded", leg, to=event.forward)
     if event.status is DialStatus.ANSWER and not leg.is_local and leg.channel != call.caller_channel:
         call.mark_answered(leg, leg.up_at or event.at, by=leg.number)

@@ -31,6 +31,14 @@ class BridgeKind(StrEnum):
     HOLDING = "holding"  # a parking lot: those in it do not hear each other
 
 
+class TransferWay(StrEnum):
+    """Where the others are after an attended transfer."""
+
+    TALK = "talk"  # connected with who was consulted
+    APPLICATION = "application"  # where the consultation was: still ringing, in a queue, a menu, a conference
+    THREE_WAY = "three_way"  # all together, who consulted included
+
+
 class ParkingEnd(StrEnum):
     """How a call came out of the parking lot."""
 
@@ -209,7 +217,7 @@ class BlindTransferred:
 class AttendedTransferred:
     """The party behind `channel` (and `second`, in the consultation) connected those it talked with.
 
-    `target` is the channel consulted, None when it is no phone's.
+    `target` is the channel consulted, None when it is no phone's; `transferee` the one that was waiting.
     """
 
     at: datetime
@@ -217,6 +225,8 @@ class AttendedTransferred:
     linked: str
     second: str
     target: str | None = None
+    transferee: str | None = None
+    way: TransferWay = TransferWay.TALK
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ class Leg:
     dial_string: str = ""
     dial_status: DialStatus | None = None
     dial_round: int = 0  # legs dialled together share one
+    sent_on: bool = False  # the phone forwarded the call
     is_dialling: bool = False  # its Dial has not yet begun to reach anybody
     ringing_at: datetime | None = None
     up_at: datetime | None = None
@@ -36,6 +37,7 @@ class Leg:
     met_at: datetime | None = None  # when it was so the first time
     talk_seconds: float = 0.0
     held_at: datetime | None = None  # it put the others on hold
+    held_bridge: str | None = None  # those in this bridge
     hears_music: bool = False
     waiting_at: datetime | None = None  # it is on hold, parked or left alone with music
     hold_seconds: float = 0.0

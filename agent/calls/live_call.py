@@ -69,7 +69,7 @@ class LiveCall:
     queue: str | None = None
     queue_position: int | None = None
     queued_since: datetime | None = None
-    queued_who: str | None = None
+    queued_channel: str = ""
     queue_wait_seconds: float = 0.0
     conference: str | None = None
     transferred: bool = False
@@ -144,6 +144,8 @@ class LiveCall:
             return
         leg.talk(at)
         self.connected.add(leg.channel)
+        if leg.channel == self.queued_channel:
+            self.leave_queue(at)
         self.hung_up_by = None
         if self.answered_at is None and leg.channel != self.caller_channel:
             self.mark_answered(leg, leg.up_at or at, by=leg.number)
@@ -241,12 +243,22 @@ class LiveCall:
             self.ring_seconds += seconds_between(self.ringing_since, at)
             self.ringing_since = None
 
+    def enter_queue(self, leg: Leg, at: datetime, *, queue: str | None, position: int | None) -> None:
+        """The wait in a queue begins."""
+        self.leave_queue(at)
+        self.queue = queue or self.queue
+        self.queue_position = position
+        self.queued_since = at
+        self.queued_channel = leg.channel
+        self.note_leg(at, "queued", leg, queue=self.queue, position=position)
+
     def leave_queue(self, at: datetime) -> None:
         """It waits in no queue any more."""
         if self.queued_since is not None:
             self.queue_wait_seconds += seconds_between(self.queued_since, at)
             self.queued_since = None
-            self.note(at, "left_queue", who=self.queued_who, queue=self.queue)
+            waited = self.legs.get(self.queued_channel)
+            self.note(at, "left_queue", who=self.who(waited) if waited is not None else None, queue=self.queue)
 
     def went_over(self, call_sid: str, at: datetime) -> None:
         """A leg of it goes on in another call, and so does what it was about."""
@@ -360,7 +372,7 @@ class LiveCall:
         return decide(
             answered=self.answered_at is not None,
             voicemail=self.voicemail_at is not None,
-            caller_gave_up=self.tone is None and self.hung_up_by is not None and self.hung_up_by == self.caller_channel,
+            caller_gave_up=self.tone is None and self.hangup_source() is HangupSource.CALLER,
             cut_off=self.is_cut_off,
             dialled=dialled,
             reached_nobody=self.dial_reached_nobody,
@@ -374,7 +386,18 @@ class LiveCall:
             return None
         if self.hung_up_by is not None:
             return HangupSource.CALLER if self.hung_up_by == self.caller_channel else HangupSource.CALLEE
+        if self._gave_up_unannounced():
+            return HangupSource.CALLER
         return None if self.end_estimated else HangupSource.PBX
+
+    def _gave_up_unannounced(self) -> bool:
+        """An analog line says nothing when it goes on hook; that all attempts were taken back tells it."""
+        caller = self.caller
+        if caller is None or not caller.name.startswith("DAHDI/") or self.answered_at is not None or self.is_cut_off:
+            return False
+        last_round = [leg for leg in self.attempts() if leg.dial_round == self.dial_round and not leg.is_local]
+        taken_back = all(leg.dial_status is DialStatus.CANCEL and not leg.sent_on for leg in last_round)
+        return bool(last_round) and taken_back and not self.end_estimated
 
     def hangup_cause(self) -> int | None:
         """Q.850, of the caller's leg; where that says nothing, of the leg that ended last and says something."""
@@ -393,6 +416,7 @@ class LiveCall:
         outcome = self.decision().outcome
         numbers = self.rules.numbers
         direction = self.direction()
+        total = (ended_at - self.started_at).total_seconds()
         return {
             "call_sid": self.call_sid,
             "trace_id": self.trace_id,
@@ -413,15 +437,16 @@ class LiveCall:
             "pbx_answer_time": self.pbx_answered_at,
             "answer_time": self.answered_at,
             "end_time": ended_at,
-            "ring_seconds": round(self.ring_seconds, 6),
-            "talk_seconds": round(self.talk_seconds, 6),
-            "hold_seconds": round(self.hold_seconds, 6),
-            "total_seconds": round((ended_at - self.started_at).total_seconds(), 6),
+            # What ended unseen ended before some clocks were stopped.
+            "ring_seconds": round(min(self.ring_seconds, total), 6),
+            "talk_seconds": round(min(self.talk_seconds, total), 6),
+            "hold_seconds": round(min(self.hold_seconds, total), 6),
+            "total_seconds": round(total, 6),
             "hangup_cause": self.hangup_cause(),
             "hangup_source": self.hangup_source(),
             "queue": self.queue,
             "queue_position": self.queue_position,
-            "queue_wait_seconds": round(self.queue_wait_seconds, 6),
+            "queue_wait_seconds": round(min(self.queue_wait_seconds, total), 6),
             "conference": self.conference,
             "transferred": self.transferred,
             "merged_into": self.merged_into,

@@ -42,6 +42,7 @@ from agent.calls.events import (
     QueueJoined,
     QueueLeft,
     SnapshotTaken,
+    TransferWay,
     Unheld,
     Unparked,
 )
@@ -51,6 +52,11 @@ from agent.calls.rules import CallRules, endpoint_of, queue_name
 from agent.calls.services import DIALLED_LEG, SPECIAL_EXTENSIONS
 from agent.calls.tenancy import Assignment, CallFacts
 
+# Channels that only carry sound: an announcer or recorder of a conference, a listener, a service's media.
+_PLUMBING: Final = (
+    "UnicastRTP/", "MulticastRTP/", "Announcer/", "CBAnn/", "CBRec/", "ConfBridgeRecorder/", "Recorder/", "Snoop/",
+    "Message/", "Surrogate/",
+)  # fmt: skip
 # The kind of a bridge, as the application of a listed channel tells it.
 _BRIDGE_KINDS: Final = {"Park": BridgeKind.HOLDING, "ConfBridge": BridgeKind.CONFERENCE}
 # A late or repeated word about a channel that is gone must not bring it back to life.
@@ -307,14 +313,38 @@ class CallModel:
 
     def _attended_transferred(self, call: LiveCall, leg: Leg, event: AttendedTransferred) -> None:
         """Told of the call that goes on, the older one. Whoever is still being rung there is rung for it now."""
+        if event.way is TransferWay.THREE_WAY:
+            connecting.all_together(self._bridges, call, leg, event)
+            return
         second_call = self._by_channel.get(event.second, call)
         rung = [other.channel for other in second_call.attempts() if other.up_at is None]
-        if event.target is None and (rung or second_call.started_at < call.started_at):
-            stay = [other.channel for other in call.legs.values() if other.channel != event.channel]
-            self._join(call, second_call, [*rung, *stay], event.at)
-            event = replace(event, target=rung[0] if len(rung) == 1 else None)
+        if second_call is not call and (event.way is TransferWay.APPLICATION or event.target is None):
+            self._consultation_goes_on(call, second_call, event, rung=rung)
+        if event.target is None and len(rung) == 1:
+            event = replace(event, target=rung[0])
         calls = {one.call_sid: one for one in sorted((call, second_call), key=_when_started)}
         connecting.attended_transferred(list(calls.values()), event)
+
+    def _consultation_goes_on(
+        self, call: LiveCall, consultation: LiveCall, event: AttendedTransferred, *, rung: Iterable[str]
+    ) -> None:
+        """The transferee takes the place of who consulted: those rung there are rung for it, it waits in that queue."""
+        at = event.at
+        waits = consultation.queued_since is not None
+        second = consultation.legs.get(event.second)
+        room = second.bridge if second is not None and second.bridge_kind is BridgeKind.CONFERENCE else None
+        stay = [other.channel for other in call.legs.values() if other.channel != event.channel]
+        goes_on = self._join(call, consultation, [*rung, *stay], at)
+        if goes_on is call and consultation.merged_into is None:
+            consultation.went_over(call.call_sid, at)
+            call.note(at, "merged", call_sid=consultation.call_sid)
+        transferee = goes_on.legs.get(event.transferee or "")
+        if transferee is not None and goes_on is call:
+            if waits:
+                consultation.leave_queue(at)
+                call.enter_queue(transferee, at, queue=consultation.queue, position=consultation.queue_position)
+            if room is not None:
+                connecting.join_bridge(self._bridges, call, transferee, room, kind=BridgeKind.CONFERENCE, at=at)
 
     # Channels
 
@@ -329,6 +359,8 @@ class CallModel:
             return
         if event.channel in self._gone_channels or event.channel in self._gone_linked:
             return  # it ended, or a call that bears its id did
+        if event.name.startswith(_PLUMBING):
+            return  # nobody's channel: the PBX's own, for announcements, recordings and services
         call = self._by_linked.get(event.linked) or self._by_linked.get(event.channel)
         if len(self._by_channel) >= MAX_OPEN_CHANNELS or (call is not None and not self._has_room(call)):
             self.ignored_channels += 1
@@ -426,13 +458,15 @@ class CallModel:
             services.mark_up(call, leg, event.at)
         if event.application in DIALLED_LEG and leg is not call.root:
             leg.dialled = True
-        if event.application.lower() == "queue":
+        if event.application.lower() == "queue" and leg.application.lower() != "queue":
             call.queue = call.queue or queue_name(event.application_data)
-            if event.bridge is None:
-                call.queued_since = call.queued_since or event.at
+            if event.bridge is None and call.queued_since is None:
+                call.queued_since, call.queued_channel = event.at, leg.channel
         if event.application:
             services.in_application(call, leg, event.application, event.at)
         if event.bridge is not None and leg.bridge != event.bridge:
+            if self._blind:
+                leg.hears_music = False  # whatever it waited for, it is elsewhere now
             # They may have met at any moment while nobody listened; a call known to be answered has talked since then.
             met_at = self._last_heard_at if self._blind and call.answered_at is not None else None
             kind = _BRIDGE_KINDS.get(event.application, BridgeKind.TALK)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import translate
-from typing import Any
+from typing import Any, Final
 
 from agent.calls.numbers import NumberPlan
 from config.settings import AsteriskSettings
@@ -95,10 +95,15 @@ def queue_name(data: str) -> str | None:
     return data.partition(",")[0] or None
 
 
+# Elsewhere the number in a channel's name is that of a port: `DAHDI/3`.
+_NAMED_BY_EXTENSION: Final = frozenset({"SIP", "PJSIP", "IAX2", "SCCP", "LOCAL"})
+
+
 def extension_of(endpoint: str) -> str | None:
     """The extension a phone's endpoint is named after, as nearly everywhere; its caller id may show another number."""
+    technology = endpoint.partition("/")[0].upper()
     resource = resource_of(endpoint)
-    return resource if resource.isdecimal() else None
+    return resource if resource.isdecimal() and technology in _NAMED_BY_EXTENSION else None
 
 
 def dialled_number(dial_string: str) -> str | None:

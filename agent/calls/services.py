@@ -84,12 +84,7 @@ def mark_up(call: LiveCall, leg: Leg, at: datetime) -> None:
 
 def queue_joined(call: LiveCall, leg: Leg, event: QueueJoined) -> None:
     """The wait in a queue begins."""
-    call.leave_queue(event.at)
-    call.queue = event.queue or call.queue
-    call.queue_position = event.position
-    call.queued_since = event.at
-    call.queued_who = call.who(leg)
-    call.note(event.at, "queued", who=call.queued_who, queue=event.queue, position=event.position)
+    call.enter_queue(leg, event.at, queue=event.queue, position=event.position)
 
 
 def queue_left(call: LiveCall, leg: Leg, event: QueueLeft) -> None:

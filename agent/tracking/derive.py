@@ -77,6 +77,7 @@ class Derivation:
     def take_ended(self) -> list[DerivedCall]:
         """Calls that ended since the last time."""
         self.model.take_opened()
+        self.model.take_forgotten()
         return [self._derived(call) for call in self.model.take_ended()]
 
     def _meaning(self, frame: bytes, at: datetime) -> CallEvent | None:

@@ -86,6 +86,7 @@ class PbxFeed:
             self.model.take_ended()
             self.model.take_opened()
             self.model.take_changed()
+            self.model.take_forgotten()
             self._gone = sorted(anchors.keys() - {call.call_sid for call in (*self.model.live_calls(), *self._ended)})
         if last_at is not None:
             self._append(LINE_LOST)

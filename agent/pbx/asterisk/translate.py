@@ -34,6 +34,7 @@ from agent.calls.events import (
     PickedUp,
     QueueJoined,
     QueueLeft,
+    TransferWay,
     Unheld,
     Unparked,
 )
@@ -48,6 +49,7 @@ _SOFT_HANGUP_SHUTDOWN: Final = "4"
 _OLDEST: Final = 946_684_800.0
 _NEWEST: Final = 4_102_444_800.0
 _MAX_DIGITS: Final = 9
+_TRANSFER_WAYS: Final = {"App": TransferWay.APPLICATION, "Threeway": TransferWay.THREE_WAY}
 # What Asterisk calls the bridge of two (or of three, by Bridge()) parties of a call; FreePBX's intercom uses it too.
 _TALKING_BRIDGES: Final = frozenset({"basic", ""})
 _DIAL_STATUSES: Final = frozenset(DialStatus)
@@ -247,7 +249,9 @@ def _attended_transfer(m: AmiMessage, at: datetime) -> CallEvent | None:
     if not channel or m.get("result") not in {"Success", ""}:
         return None
     linked = m.get("origtransfererlinkedid") or channel
-    return AttendedTransferred(at, channel, linked, second, m.get("transfertargetuniqueid") or None)
+    target, transferee = m.get("transfertargetuniqueid") or None, m.get("transfereeuniqueid") or None
+    way = _TRANSFER_WAYS.get(m.get("desttype"), TransferWay.TALK)
+    return AttendedTransferred(at, channel, linked, second, target, transferee, way)
 
 
 def _parked_call(m: AmiMessage, at: datetime) -> CallEvent | None:
