@@ -19,11 +19,16 @@ _BLOCK_COMMENT: Final = re.compile(r";--(?!-).*?--;", re.DOTALL)
 _INCLUDE: Final = re.compile(r'#(?:try)?include\s+["<]?([^">]+?)[">]?\s*', re.IGNORECASE)
 _SECTION: Final = re.compile(r"\[([^\]]+)\]")
 _TRUE: Final = frozenset({"yes", "true", "y", "t", "1", "on"})
-# Without these a call cannot be told from CEL.
-_NEEDED_EVENTS: Final = frozenset(
-    {"CHAN_START", "CHAN_END", "HANGUP", "ANSWER", "APP_START", "BRIDGE_ENTER", "BRIDGE_EXIT", "LINKEDID_END",
-     "BLINDTRANSFER", "ATTENDEDTRANSFER", "PICKUP", "PARK_START", "PARK_END", "LOCAL_OPTIMIZE"}
-)  # fmt: skip
+# As docs/asterisk.md recommends: without these events CEL tells no call, and ALL would tell dialled PINs too.
+_EVENTS: Final = (
+    "CHAN_START,CHAN_END,ANSWER,HANGUP,APP_START,APP_END,BRIDGE_ENTER,BRIDGE_EXIT,PARK_START,PARK_END,BLINDTRANSFER,"
+    "ATTENDEDTRANSFER,PICKUP,FORWARD,LINKEDID_END"
+)
+_APPLICATIONS: Final = (
+    "dial,queue,followme,retrydial,page,park,confbridge,meetme,voicemail,stasis,audiosocket,busy,congestion,playback,"
+    "background,read"
+)
+_NEEDED_EVENTS: Final = frozenset(_EVENTS.split(",")) - {"APP_END", "FORWARD"}
 _NEEDED_APPLICATIONS: Final = ("dial", "queue")
 
 Sections = Mapping[str, Mapping[str, str]]  # values by key, by section; all names in lower case
@@ -96,12 +101,12 @@ def cel_findings(cel: Sections) -> dict[str, str]:
         missing = ", ".join(sorted(_NEEDED_EVENTS - events)[:3])
         found["events"] = (
             f"CEL leaves out {missing} …, without which calls cannot be told; "
-            "in cel.conf, section [general], write events = ALL"
+            f"in cel.conf, section [general], write events = {_EVENTS}"
         )
     applications = {word.lower() for word in _words(general.get("apps", ""))}
-    if "ALL" not in {word.upper() for word in applications} and not applications >= set(_NEEDED_APPLICATIONS):
+    if not applications >= set(_NEEDED_APPLICATIONS):  # "all" is no word that Asterisk knows here
         found["apps"] = (
-            "CEL does not tell of dialling and queues; in cel.conf, section [general], write apps = dial,queue,park"
+            f"CEL does not tell of dialling and queues; in cel.conf, section [general], write apps = {_APPLICATIONS}"
         )
     return found
 

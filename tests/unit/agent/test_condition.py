@@ -30,6 +30,13 @@ def test_a_pbx_that_writes_all_down_is_told_nothing(tmp_path: Path, source: dict
     assert found(tmp_path, source) == {}
 
 
+def test_what_is_recommended_for_cel_is_enough(tmp_path: Path) -> None:
+    recommended = found(tmp_path, CEL, cel="[general]\nenable=yes\n")
+    lines = [text.partition(", write ")[2] for text in recommended.values()]
+    assert len(lines) == 2
+    assert found(tmp_path, CEL, cel="\n".join(["[general]", "enable=yes", *lines])) == {}
+
+
 def test_without_a_source_nobody_is_bothered(tmp_path: Path) -> None:
     assert found(tmp_path, None, cdr="[general]\nenable=no\n", cel="") == {}
 
@@ -45,7 +52,7 @@ def test_without_a_source_nobody_is_bothered(tmp_path: Path) -> None:
         (TABLE, {"cdr": "[general]\n"}, {"unanswered"}),
         (CEL, {"cdr": "", "cel": "[general]\n"}, {"cel"}),
         (CEL, {"cel": "[general]\nenable=yes\nevents=ANSWER,HANGUP\n"}, {"events", "apps"}),
-        (CEL, {"cel": "[general]\nenable=yes\nevents=ALL\napps=all\n"}, set()),
+        (CEL, {"cel": "[general]\nenable=yes\nevents=ALL\napps=all\n"}, {"apps"}),
     ],
 )
 def test_what_is_left_out_is_told_with_the_line_to_write(
