@@ -5,7 +5,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -26,6 +26,9 @@ from agent.pbx.asterisk.connector import AsteriskConnector
 from agent.pbx.asterisk.interpreter import AsteriskInterpreter
 from agent.pbx.text import DEFAULT_ENCODING
 from agent.probe import Probe
+from agent.sources.follower import Follower
+from agent.sources.opening import PbxSources, follow
+from agent.sources.status import SourceStatus
 from agent.store.engine import Store, open_store
 from agent.store.journal import Journal
 from agent.store.merge import MergeResult, ToldCall, merging
@@ -148,7 +151,10 @@ class Daemon:
             commit_interval=timedelta(milliseconds=settings.store.commit_interval_ms),
             on_commit=self._syncer.wake if self._syncer else _nothing,
         )
+        self._rules = rules_of(settings)
         self._connectors = [self._connector(pbx) for pbx in settings.pbx]
+        sources = [source for pbx in settings.pbx for source in self._sources(pbx)]
+        self._followers = [source for source in sources if isinstance(source, Follower)]
         self._jobs = Jobs(store=store, journal=journal, settings=settings.store)
         self._probe = Probe(
             settings,
@@ -160,19 +166,30 @@ class Daemon:
             repository=self._repository,
             outbox=self._outbox,
             jobs=self._jobs,
+            sources=[source.status if isinstance(source, Follower) else source for source in sources],
         )
 
     def _connector(self, pbx: AsteriskSettings) -> AsteriskConnector:
         encoding = self._settings.encoding_of(pbx)
-        feed = self._tracker.add_pbx(
-            pbx.name, rules=rules_of(self._settings)[pbx.name], interpreter=AsteriskInterpreter(encoding)
-        )
+        feed = self._tracker.add_pbx(pbx.name, rules=self._rules[pbx.name], interpreter=AsteriskInterpreter(encoding))
         return AsteriskConnector(
             pbx,
             feed=feed,
             backoff=Backoff(initial=_FIRST_RETRY_SECONDS, maximum=pbx.reconnect_max_seconds),
             encoding=encoding,
         )
+
+    def _sources(self, pbx: AsteriskSettings) -> Iterator[Follower | SourceStatus]:
+        of = PbxSources(
+            site=self._settings.site,
+            pbx=pbx,
+            encoding=self._settings.encoding_of(pbx),
+            rules=lambda: self._rules[pbx.name],
+            assign=lambda facts: assign(self._settings.tenancy, facts),
+        )
+        on_found = self._syncer.wake if self._syncer else _nothing
+        for source in pbx.sources:
+            yield follow(source, of, store=self._store, writer=self._writer, on_found=on_found)
 
     async def run(self) -> None:
         """Restore, then capture, keep and send until told to stop; then drain."""
@@ -196,6 +213,10 @@ class Daemon:
                 others = [
                     tasks.create_task(self._jobs.run(), name="jobs"),
                     tasks.create_task(self._bugs(), name="bugs"),
+                ]
+                others += [
+                    tasks.create_task(each.run(), name=f"source-{each.status.pbx}-{each.status.name}")
+                    for each in self._followers
                 ]
                 if self._syncer is not None:
                     others.append(tasks.create_task(self._syncer.run(), name="syncer"))
@@ -260,7 +281,8 @@ class Daemon:
             update={"country": new.country, "tenancy": new.tenancy, "pbx": pbxes}
         )
         self._probe.settings_changed(self._settings)
-        self._tracker.use_rules(new.tenancy, rules_of(self._settings))
+        self._rules = rules_of(self._settings)
+        self._tracker.use_rules(new.tenancy, self._rules)
         waiting = [name for name in type(new).model_fields if getattr(new, name) != getattr(self._settings, name)]
         log.info("tenant and trunk rules were read again")
         if waiting:

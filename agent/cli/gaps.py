@@ -92,7 +92,7 @@ def _tell_how_to_fill(found: list[dict[str, Any]], settings: "Settings") -> None
     say()
     names = ", ".join(without)
     say(f"The gaps of {names} cannot be filled, because no second source is configured. If Asterisk writes CDRs to a")
-    say("file, add below its [[pbx]] section (tables and CEL: docs/sources.md), and start the agent again:")
+    say("file, add below its [[pbx]] section (CEL and others: docs/sources.md), and start the agent again:")
     say()
     for line in _HOW_TO_FILL:
         say(line)

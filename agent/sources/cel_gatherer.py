@@ -1,0 +1,69 @@
+"""Rows of a CEL file, gathered by call; CEL tells itself when a call is over."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, tzinfo
+from typing import Final
+
+from agent.calls.rules import CallRules
+from agent.calls.tenancy import Assignment, CallFacts
+from agent.pbx.asterisk.cel import CEL_COLUMNS, CelReader, NoCelRow
+from agent.pbx.asterisk.cel_calls import CelCalls
+from agent.sources.gathering import GatheredCall, Mark
+
+_NOTHING_WRONG: Final = frozenset({"an empty line", "a header"})
+_Place = tuple[Mark, datetime]
+
+
+class CelGatherer:
+    """Implements `agent.sources.gathering.Gatherer`."""
+
+    def __init__(
+        self,
+        *,
+        site: str,
+        pbx: str,
+        rules: CallRules,
+        assign: Callable[[CallFacts], Assignment],
+        zone: tzinfo,
+        encoding: str,
+        columns: Sequence[str] | None,
+    ) -> None:
+        self._reader = CelReader(columns or CEL_COLUMNS, zone=zone, encoding=encoding)
+        self._calls: CelCalls[_Place] = CelCalls(site=site, pbx=pbx, rules=rules, assign=assign)
+        self._frontier: Mark | None = None
+        self.last_at: datetime | None = None
+
+    def begin(self, mark: Mark) -> None:
+        """Whatever ends from here on began here or in what is not told yet."""
+        self._frontier = self.first_unsettled or mark
+
+    def take(self, data: bytes, mark: Mark) -> str | None:
+        """The next line."""
+        row = self._reader.read(data.replace(b"\0", b""))
+        if isinstance(row, NoCelRow):
+            return None if row.reason in _NOTHING_WRONG else row.reason
+        self.last_at = row.at
+        self._calls.add(row, (mark, row.at))
+        return None
+
+    def take_calls(self, *, seconds: float, is_at_end: bool) -> list[GatheredCall]:
+        """Calls that have ended."""
+        ended = self._calls.take_ended()
+        if not ended or self._frontier is None:
+            return []
+        return [GatheredCall(each.row, each.call.assignment.tenant, self._frontier) for each in ended]
+
+    @property
+    def first_unsettled(self) -> Mark | None:
+        """That of the call that began first."""
+        oldest = self._calls.oldest_unfinished
+        return oldest[0] if oldest is not None else None
+
+    @property
+    def unsettled_since(self) -> datetime | None:
+        """When it began."""
+        oldest = self._calls.oldest_unfinished
+        return oldest[1] if oldest is not None else None
+
+    def __len__(self) -> int:
+        return len(self._calls)

@@ -1,0 +1,272 @@
+"""Follows one source of a PBX all the time, so that what the live feed missed is found: docs/decisions/0006.
+
+A call is held until its source has told all of it, and as long as the live feed still has it; until then the place that
+is kept is that of its first record. So a crash repeats a little, and repeating changes nothing.
+"""
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from agent.errors import StoreUnavailable
+from agent.sources.gathering import GatheredCall, Gatherer, Mark
+from agent.sources.keeping import Kept, advance, keep_calls
+from agent.sources.status import SourceStatus
+from agent.sources.tail import Chunk, Place, Tail, chunks
+from agent.store import sources
+from agent.store.engine import Store
+from agent.store.sources import Reject, SourceState
+from agent.store.writer import Writer
+from config.settings import SourceSettings
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_SLICE: Final = 200  # calls in one transaction: some 20 ms, so that capture never waits long
+_MAX_HELD: Final = 2000  # beyond it reading waits
+# The live feed shall have told a call first; it does so within milliseconds unless it is very busy.
+_HOLD_SECONDS: Final = 3.0
+_LONG_AGO: Final = timedelta(minutes=2)
+_LIVE_AGAIN_SECONDS: Final = 5.0
+_KEEP_SECONDS: Final = 5.0  # between two commits that only advance the place
+_KEEP_ANYWAY_SECONDS: Final = 600.0
+_STORE_RETRY_SECONDS: Final = 2.0
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    call: GatheredCall
+    ready_at: float
+
+
+class Follower:
+    """One source. `status` is kept current for operators; `run` ends only by cancellation."""
+
+    def __init__(
+        self,
+        settings: SourceSettings,
+        *,
+        pbx: str,
+        gatherer: Gatherer,
+        store: Store,
+        writer: Writer,
+        on_found: Callable[[], None],
+        quotes: bool = True,
+        now: Callable[[], datetime] = _utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._settings = settings
+        self._gatherer = gatherer
+        self._store = store
+        self._writer = writer
+        self._on_found = on_found
+        self._quotes = quotes
+        self._now = now
+        self._monotonic = monotonic
+        self._pause = pause
+        since = now() - timedelta(days=settings.history_days)
+        self._state = SourceState(pbx, settings.called, settings.kind, since=since)
+        self._known_from: datetime | None = None  # the source tells all that ended later
+        self._number = 0
+        self._mark = Mark(0, Place(), 0, 0)  # behind the last record
+        self._held: list[_Held] = []
+        self._rejects: list[Reject] = []
+        self._at_end_at: datetime | None = None
+        self._kept_at: float | None = None
+        self._kept_number = 0
+        self.status = SourceStatus(pbx, settings.called, settings.kind, settings.place)
+
+    async def run(self) -> None:
+        """Read, and keep what comes of it, for ever."""
+        assert self._settings.path is not None  # noqa: S101 - whoever makes a follower of a file has looked
+        await self._restore()
+        place = self._mark.place if self._mark.place.inode else None
+        tail = Tail(self._settings.path, place, quotes=self._quotes, monotonic=self._monotonic)
+        looked_at = self._now()
+        polled = chunks(tail, poll_seconds=self._settings.polled_every, pause=self._pause)
+        async with aclosing(polled) as stream:
+            async for chunk in stream:
+                self._take(chunk, looked_at)
+                await self._keep()
+                while len(self._held) > _MAX_HELD:
+                    await self._pause(self._settings.polled_every)
+                    await self._keep()
+                looked_at = self._now()  # what is written from here on is for the next look
+
+    async def _restore(self) -> None:
+        found = await self._patiently(
+            lambda: self._store.reader.run(partial(sources.state_of, pbx=self._state.pbx, source=self._state.source))
+        )
+        if found is None or found.kind != self._state.kind:
+            return
+        self._state = found
+        self._known_from = _moment(found.place.get("known_from"))
+        place = Place.from_json(found.place["tail"]) if "tail" in found.place else Place()
+        self._mark = Mark(0, place, found.records, found.rejects)
+        status = self.status
+        status.read_until, status.records, status.rejects = found.read_until, found.records, found.rejects
+
+    # What was read
+
+    def _take(self, chunk: Chunk, looked_at: datetime) -> None:
+        status = self.status
+        self._tell_trouble(chunk)
+        if chunk.notes:
+            self._known_from = None  # what was written between is not known
+        if chunk.records:
+            first = self._mark_at(chunk.records[0].at)
+            self._gatherer.begin(first)
+        for record in chunk.records:
+            mark = self._mark_at(record.at)
+            reason = record.fault or self._gatherer.take(record.data, mark)
+            self._number += 1
+            self._mark = Mark(self._number, record.after, mark.records + 1, mark.rejects + (reason is not None))
+            if reason is not None:
+                self._rejects.append(Reject(self._position(record.at), record.data, reason))
+            elif self._known_from is None:
+                self._known_from = self._gatherer.last_at
+        self._mark = self._mark._replace(place=chunk.place)
+        if chunk.is_at_end:
+            self._known_from = self._known_from or looked_at
+            self._at_end_at = looked_at
+        status.records, status.rejects = self._mark.records, self._mark.rejects
+        seconds = self._monotonic()
+        for call in self._gatherer.take_calls(seconds=seconds, is_at_end=chunk.is_at_end):
+            is_old = self._now() - call.end_time > _LONG_AGO
+            self._held.append(_Held(call, seconds if is_old else seconds + _HOLD_SECONDS))
+
+    def _mark_at(self, place: Place) -> Mark:
+        return self._mark._replace(place=place)
+
+    def _position(self, place: Place) -> str:
+        return f"byte {place.offset} of {self._settings.path}, inode {place.inode}"
+
+    def _tell_trouble(self, chunk: Chunk) -> None:
+        facts = {"pbx": self._state.pbx, "source": self._state.source}
+        if chunk.trouble != self.status.trouble:
+            if chunk.trouble is not None:
+                log.warning("a source cannot be read: %s", chunk.trouble, extra=facts)
+            else:
+                log.info("a source is read again", extra=facts)
+        self.status.trouble = chunk.trouble
+        for note in chunk.notes:
+            log.warning("a part of a source may be lost: %s", note, extra=facts)
+            self.status.warnings["loss"] = f"on {self._now():%Y-%m-%d %H:%M} UTC: {note}"
+
+    # What is kept
+
+    async def _keep(self) -> None:
+        """Commit what is ready, and how far all is known."""
+        while True:
+            seconds = self._monotonic()
+            ready = [held for held in self._held if held.ready_at <= seconds][:_SLICE]
+            if not (ready or self._rejects or await self._is_due(seconds)):
+                break
+            kept = await self._patiently(partial(self._writer.transact, partial(self._write, ready)))
+            self._rejects = []
+            self._kept_at, self._kept_number = seconds, self._number
+            self._settle(ready, kept, seconds)
+            if not ready:
+                break
+        self.status.waiting = len(self._gatherer) + len(self._held)
+        self.status.read_until = self._known_until() or self.status.read_until
+
+    async def _is_due(self, seconds: float) -> bool:
+        """Whether to commit though no call is ready: the place went on, or a gap can be closed."""
+        if self._kept_at is None:
+            return True  # what was written before the source was first read is to be known from now on
+        if seconds - self._kept_at < _KEEP_SECONDS:
+            return False
+        if self._number != self._kept_number or seconds - self._kept_at >= _KEEP_ANYWAY_SECONDS:
+            return True
+        known_until, known_from = self._known_until(), self._known_from
+        if known_until is None or known_from is None:
+            return False
+        blind = await self._patiently(lambda: self._store.reader.run(partial(sources.unfilled, pbx=self._state.pbx)))
+        return any(gap.to_at is not None and gap.from_at >= known_from and gap.to_at <= known_until for gap in blind)
+
+    def _write(self, ready: list[_Held], connection: sqlite3.Connection) -> Kept:
+        now = self._writer.now_text()
+        calls = [held.call for held in ready]
+        kept, rejects = keep_calls(connection, calls, pbx=self._state.pbx, since=self._state.since, now=now)
+        waiting = self._waiting(ready, kept)
+        known_until = self._known_until(waiting)
+        kept.filled = advance(
+            connection,
+            self._state_now(waiting, known_until),
+            [*self._rejects, *rejects],
+            known_from=self._known_from,
+            known_until=known_until,
+            now=now,
+        )
+        return kept
+
+    def _state_now(self, waiting: list[_Held], known_until: datetime | None) -> SourceState:
+        marks = [held.call.first for held in waiting]
+        unsettled = self._gatherer.first_unsettled
+        mark = min([*marks, *([unsettled] if unsettled else []), self._mark], key=_number)
+        place: dict[str, Any] = {"tail": mark.place.as_json()}  # Any: JSON
+        if self._known_from is not None:
+            place["known_from"] = self._known_from.isoformat()
+        return replace(
+            self._state,
+            place=place,
+            read_until=known_until or self._state.read_until,
+            records=mark.records,
+            rejects=mark.rejects,
+        )
+
+    def _known_until(self, waiting: list[_Held] | None = None) -> datetime | None:
+        """Up to when every call that ended is told, by what was read and what of it is not settled."""
+        if self._at_end_at is None:
+            return None
+        begun = [held.call.start_time for held in (self._held if waiting is None else waiting)]
+        unsettled = self._gatherer.unsettled_since
+        written = self._at_end_at - timedelta(seconds=self._settings.settle_seconds)
+        return min([written, *begun, *([unsettled] if unsettled is not None else [])])
+
+    def _settle(self, ready: list[_Held], kept: Kept, seconds: float) -> None:
+        self._held = self._waiting(ready, kept)
+        for held in ready:
+            held.ready_at = seconds + _LIVE_AGAIN_SECONDS
+        self.status.found += kept.found
+        self.status.confirmed += kept.confirmed
+        if kept.found:
+            self._on_found()
+        if kept.found or kept.filled:
+            facts = {"pbx": self._state.pbx, "source": self._state.source, "calls": kept.found, "gaps": kept.filled}
+            log.info("a source told calls that were not known wholly", extra=facts)
+
+    def _waiting(self, ready: list[_Held], kept: Kept) -> list[_Held]:
+        """Calls that are still to be told afterwards."""
+        told = {id(held) for held in ready if held.call.sid not in kept.live}
+        return [held for held in self._held if id(held) not in told]
+
+    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Again until the local database can be used; `status` tells that it cannot."""
+        while True:
+            try:
+                return await work()
+            except StoreUnavailable:
+                await self._pause(_STORE_RETRY_SECONDS)
+
+
+def _number(mark: Mark) -> int:
+    return mark.number
+
+
+def _moment(told: object) -> datetime | None:
+    return datetime.fromisoformat(told) if isinstance(told, str) else None

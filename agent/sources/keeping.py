@@ -1,0 +1,89 @@
+"""What a source told becomes durable at once: its calls, what was no record, its new place and the gaps it fills."""
+
+import logging
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from agent.sources.gathering import GatheredCall
+from agent.store import sources
+from agent.store.merge import ToldCall, merging
+from agent.store.rows import json_text
+from agent.store.sources import Blindness, Reject, SourceState
+
+log = logging.getLogger(__name__)
+
+_LIVE: Final = "SELECT call_sid FROM live_call WHERE call_sid IN (SELECT value FROM json_each(?))"
+_FAR_FUTURE: Final = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class Kept:
+    """What came of it."""
+
+    live: set[str] = field(default_factory=set)  # calls that still go on by the live feed: to be told again later
+    found: int = 0  # calls that were not known, or not wholly
+    confirmed: int = 0
+    filled: int = 0  # gaps
+
+
+def live_calls(connection: sqlite3.Connection, calls: Sequence[GatheredCall]) -> set[str]:
+    """Which of the calls still go on by the live feed."""
+    return {sid for (sid,) in connection.execute(_LIVE, (json_text([call.sid for call in calls]),))}
+
+
+def keep_calls(
+    connection: sqlite3.Connection,
+    calls: Sequence[GatheredCall],
+    *,
+    pbx: str,
+    since: datetime,
+    now: str,
+) -> tuple[Kept, list[Reject]]:
+    """Tell the store of calls, those left out that ended before `since` and are of no gap's time. Inside a transaction.
+
+    A call that cannot be written at all is a reject, so that it stops nobody else.
+    """
+    kept, rejects = Kept(live=live_calls(connection, calls)), list[Reject]()
+    gaps = sources.unfilled(connection, pbx)
+    for call in calls:
+        if call.sid in kept.live:
+            continue
+        of_gaps = [gap.id for gap in gaps if _overlaps(call, gap)]
+        if call.end_time < since and not of_gaps:
+            continue
+        try:
+            result = merging([ToldCall(call.row, call.tenant)], now=now)(connection)
+        except (ValueError, TypeError, OverflowError) as exc:
+            log.error("a call of a source cannot be written: %s", exc, extra={"call_sid": call.sid})
+            rejects.append(Reject(call.sid, b"", f"it cannot be written: {exc}"))
+            continue
+        is_found = bool(result.new or result.amended)
+        kept.found += is_found
+        kept.confirmed += not is_found
+        if is_found:
+            sources.count_found(connection, of_gaps)
+    return kept, rejects
+
+
+def _overlaps(call: GatheredCall, gap: Blindness) -> bool:
+    return call.start_time <= (gap.to_at or _FAR_FUTURE) and call.end_time >= gap.from_at
+
+
+def advance(
+    connection: sqlite3.Connection,
+    state: SourceState,
+    rejects: Sequence[Reject],
+    *,
+    known_from: datetime | None,
+    known_until: datetime | None,
+    now: str,
+) -> int:
+    """Keep how far the source was read, and mark the gaps that it fills; how many. Inside the same transaction."""
+    sources.note_rejects(connection, state.pbx, state.source, rejects, now=now)
+    sources.keep(connection, state, now=now)
+    if known_from is None or known_until is None:
+        return 0
+    return sources.fill(connection, state.pbx, known_from=known_from, known_until=known_until, by=state.source, now=now)

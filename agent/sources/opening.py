@@ -1,0 +1,84 @@
+"""What follows each configured source: by its kind, the reader of its records."""
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, tzinfo
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from agent.calls.rules import CallRules
+from agent.calls.tenancy import Assignment, CallFacts
+from agent.sources.cdr_gatherer import CdrGatherer
+from agent.sources.cel_gatherer import CelGatherer
+from agent.sources.follower import Follower
+from agent.sources.gathering import Gatherer
+from agent.sources.status import SourceStatus
+from agent.store.engine import Store
+from agent.store.writer import Writer
+from config.settings import PbxSettings, SourceKind, SourceSettings
+
+
+@dataclass(frozen=True, slots=True)
+class PbxSources:
+    """What the followers of one PBX's sources need to know of it."""
+
+    site: str
+    pbx: PbxSettings
+    encoding: str
+    rules: Callable[[], CallRules]  # as they are now
+    assign: Callable[[CallFacts], Assignment]
+
+
+def follow(
+    source: SourceSettings, of: PbxSources, *, store: Store, writer: Writer, on_found: Callable[[], None]
+) -> Follower | SourceStatus:
+    """The follower of a source; only a status, which says so, of one that this version cannot read."""
+    gatherer = _gatherer(source, of)
+    if gatherer is None:
+        status = SourceStatus(of.pbx.name, source.called, source.kind, source.place)
+        status.trouble = f"this version does not read {source.kind} yet"
+        return status
+    return Follower(source, pbx=of.pbx.name, gatherer=gatherer, store=store, writer=writer, on_found=on_found)
+
+
+def _gatherer(source: SourceSettings, of: PbxSources) -> Gatherer | None:
+    zone = zone_of(source.time_zone or of.pbx.time_zone)
+    match source.kind:
+        case SourceKind.CDR_CSV:
+            return CdrGatherer(
+                site=of.site,
+                pbx=of.pbx.name,
+                rules=of.rules,
+                tenant_of=lambda facts: of.assign(facts).tenant,
+                zone=zone,
+                encoding=of.encoding,
+                columns=source.columns or None,
+                settle_seconds=source.settle_seconds,
+                clock=time.monotonic,
+            )
+        case SourceKind.CEL_CSV:
+            return CelGatherer(
+                site=of.site,
+                pbx=of.pbx.name,
+                rules=of.rules(),
+                assign=of.assign,
+                zone=zone,
+                encoding=of.encoding,
+                columns=source.columns or None,
+            )
+        case _:
+            return None
+
+
+def zone_of(name: str | None) -> tzinfo:
+    """The zone of that name, or this machine's."""
+    if name is not None:
+        return ZoneInfo(name)
+    with suppress(LookupError, ValueError, OSError):
+        return ZoneInfo(os.environ["TZ"].removeprefix(":"))
+    with suppress(OSError, ValueError), Path("/etc/localtime").open("rb") as local:
+        return ZoneInfo.from_file(local, key="localtime")
+    return UTC

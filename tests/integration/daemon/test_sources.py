@@ -1,0 +1,108 @@
+"""The whole agent as a process beside a file in which the PBX writes down its calls."""
+
+import asyncio
+import csv
+import json
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from agent.simulator.manager import Account
+from agent.simulator.server import Simulator
+from tests.agent_process import AgentProcess
+from tests.integration.daemon.test_daemon import SECRET, eventually, settings
+from tests.integration.sources.cdr_lines import START, cdr, shifted
+from tests.pbx.record import WIRE
+
+RECORDED = WIRE / "cdr" / "town.master.csv"
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    async with Simulator(account=Account("sentiric", SECRET), pace=0.02) as simulator:
+        yield simulator
+
+
+def source(file: Path) -> str:
+    return (
+        f'[[pbx.sources]]\nkind = "cdr-csv"\npath = "{file}"\ntime_zone = "UTC"\n'
+        "settle_seconds = 1\nhistory_days = 36500\n"
+    )
+
+
+def recorded(begin: datetime) -> tuple[str, set[str]]:
+    """What a real Asterisk wrote of its calls, as if it had begun then, and the calls' ids."""
+    text = RECORDED.read_text(encoding="utf-8")
+    rows = list(csv.reader(text.splitlines()))
+    first = min(datetime.fromisoformat(row[9]) for row in rows)
+    return shifted(text, begin.replace(tzinfo=None, microsecond=0) - first), {row[19] for row in rows}
+
+
+def kept(agent: AgentProcess) -> list[tuple[str, str, int]]:
+    with closing(sqlite3.connect(agent.database)) as database:
+        query = "SELECT call_sid, source, revision FROM call ORDER BY call_sid"
+        return [(sid.rpartition(":")[2], told_by, revision) for sid, told_by, revision in database.execute(query)]
+
+
+async def test_calls_of_a_file_that_came_while_the_agent_was_down_are_there_after_its_start(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    file = tmp_path / "Master.csv"
+    agent = AgentProcess(tmp_path, settings(simulator, source(file)))
+    await asyncio.to_thread(agent.start)
+    (waiting,) = (await asyncio.to_thread(agent.status))["pbx"][0]["sources"]
+    assert "does not exist" in waiting["trouble"]
+    agent.kill()
+
+    now = datetime.now(UTC)
+    text, ids = recorded(now - timedelta(hours=1))
+    missed = cdr(1, after=now.replace(tzinfo=None) - START, seconds=1)
+    file.write_text(text + missed, encoding="utf-8")
+    ids.add("1795340000.1")
+    await asyncio.to_thread(agent.start)
+
+    async def filled() -> bool:
+        done = await asyncio.to_thread(agent.command, "gaps", "list", "--json")
+        return bool(gaps := json.loads(done.stdout)) and gaps[0]["filled_by"] is not None
+
+    try:
+        await eventually(filled, what="the gap filled")
+        first = await asyncio.to_thread(kept, agent)
+        assert [sid for sid, _, _ in first] == sorted(ids)
+        assert {(told_by, revision) for _, told_by, revision in first} == {("cdr", 1)}
+        done = await asyncio.to_thread(agent.command, "gaps", "list", "--json")
+        (gap,) = json.loads(done.stdout)
+        assert (gap["reason"], gap["filled_by"], gap["calls_found"]) == ("agent_down", "cdr-csv", 1)
+        told = (await asyncio.to_thread(agent.status))["pbx"][0]
+        assert told["unfilled_gaps"] == 0
+        assert told["sources"][0]["found"] == len(ids)
+        assert told["sources"][0]["trouble"] is None
+    finally:
+        agent.kill()
+
+    # Read again from the beginning, nothing is doubled and nothing is changed.
+    with closing(sqlite3.connect(agent.database)) as database, database:
+        database.execute("DELETE FROM source_place")
+    await asyncio.to_thread(agent.start)
+
+    async def read_again() -> bool:
+        status = await asyncio.to_thread(agent.status)
+        return bool(status["pbx"][0]["sources"][0]["confirmed"] == len(ids))
+
+    await eventually(read_again, what="the file read again")
+    assert await asyncio.to_thread(agent.stop) == 0
+    assert kept(agent) == first
+    assert "Traceback" not in agent.log()
+
+
+async def test_a_kind_that_is_not_read_yet_is_told(simulator: Simulator, tmp_path: Path) -> None:
+    text = '[[pbx.sources]]\nkind = "cdr-mariadb"\nurl = "mariadb://edge@127.0.0.1/asteriskcdrdb"\n'
+    agent = AgentProcess(tmp_path, settings(simulator, text))
+    await asyncio.to_thread(agent.start)
+    status = await asyncio.to_thread(agent.status)
+    agent.kill()
+    assert "source cdr-mariadb of PBX main: this version does not read cdr-mariadb yet" in status["problems"]

@@ -1,0 +1,285 @@
+"""A source that is followed beside a real database: what comes of its records, whatever stops the reader."""
+
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.calls.rules import CallRules
+from agent.calls.tenancy import Assignment
+from agent.errors import StoreUnavailable
+from agent.sources.cdr_gatherer import CdrGatherer
+from agent.sources.cel_gatherer import CelGatherer
+from agent.sources.follower import Follower
+from agent.sources.gathering import Gatherer
+from agent.store.engine import Store, open_store
+from agent.store.writer import FinishedCall, GapClosed, GapOpened, Group, LiveAnchor, Writer
+from config.settings import SourceKind, SourceSettings
+from tests.integration.sources.cdr_lines import cdr
+from tests.pbx.record import WIRE
+
+NINE = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+SETTLE = 5.0
+
+
+class Enough(Exception):
+    """The test has seen what it waited for."""
+
+
+@dataclass
+class World:
+    """A source, a database and a clock on which nothing takes time but pauses."""
+
+    file: Path
+    store: Store
+    writer: Writer
+    seconds: float = 0.0
+    kind: SourceKind = SourceKind.CDR_CSV
+    history_days: int = 0
+    steps: list[Callable[[], object]] = field(default_factory=list)
+    follower: Follower | None = None
+
+    def now(self) -> datetime:
+        return NINE + 10 * MINUTE + timedelta(seconds=self.seconds)
+
+    async def run(self, until: Callable[[], bool] = lambda: False, *, pauses: int = 30) -> Follower:
+        """A follower's life, until the condition holds or for so many pauses; it ends without any goodbye."""
+        left = pauses
+
+        async def pause(seconds: float) -> None:
+            nonlocal left
+            self.seconds += 1.0
+            left -= 1
+            if until() or left < 0:
+                raise Enough
+            if self.steps:
+                self.steps.pop(0)()
+
+        self.follower = self._follower(pause)
+        with pytest.raises(Enough):
+            await self.follower.run()
+        return self.follower
+
+    def _follower(self, pause: Callable[[float], Awaitable[None]]) -> Follower:
+        source = SourceSettings(kind=self.kind, path=self.file, settle_seconds=SETTLE, history_days=self.history_days)
+        return Follower(
+            source,
+            pbx="main",
+            gatherer=self._gatherer(),
+            store=self.store,
+            writer=self.writer,
+            on_found=lambda: None,
+            now=self.now,
+            monotonic=lambda: self.seconds,
+            pause=pause,
+        )
+
+    def _gatherer(self) -> Gatherer:
+        if self.kind is SourceKind.CEL_CSV:
+            return CelGatherer(
+                site="s", pbx="main", rules=CallRules(), assign=lambda _: Assignment("acme"), zone=UTC,
+                encoding="cp1254", columns=None,
+            )  # fmt: skip
+        return CdrGatherer(
+            site="s", pbx="main", rules=CallRules, tenant_of=lambda _: "acme", zone=UTC, encoding="cp1254",
+            columns=None, settle_seconds=SETTLE, clock=lambda: self.seconds,
+        )  # fmt: skip
+
+    def append(self, *lines: str) -> None:
+        with self.file.open("a", encoding="utf-8") as file:
+            file.writelines(lines)
+
+    async def rows(self, query: str) -> list[Any]:  # Any: rows
+        def read(connection: sqlite3.Connection) -> list[Any]:  # Any: rows
+            return connection.execute(query).fetchall()
+
+        return await self.store.reader.run(read)
+
+    async def calls(self) -> list[tuple[str, str, int]]:
+        """Id, source and revision."""
+        return await self.rows("SELECT substr(call_sid, 19), source, revision FROM call ORDER BY id")
+
+    async def blind(self, begin: datetime, end: datetime | None) -> None:
+        gaps: list[GapOpened | GapClosed] = [GapOpened("main", begin, "agent_down")]
+        await self.writer.commit(Group(gaps=[*gaps, *([GapClosed("main", end)] if end else [])]))
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with open_store(tmp_path / "edge.db") as store:
+        yield World(tmp_path / "Master.csv", store, await Writer.over(store.connection))
+
+
+def heard(number: int, **changes: Any) -> FinishedCall:  # Any: columns
+    """The call of `cdr(number)` as the live feed told it."""
+    start = NINE + number * MINUTE
+    row = {
+        "call_sid": f"s:main:1795340000.{number}", "trace_id": "t", "site": "s", "pbx": "main",
+        "direction": "internal", "caller_id": "101", "caller_name": "Ayşe", "callee_id": "102",
+        "caller_presentation": "allowed", "answered_by": "102", "status": "completed", "disposition": "answered",
+        "start_time": start, "answer_time": start + timedelta(seconds=1), "end_time": start + timedelta(seconds=10),
+        "total_seconds": 10.0, "source": "ami", "legs": [], "timeline": [], **changes,
+    }  # fmt: skip
+    return FinishedCall(row, "acme")
+
+
+def line(number: int, **more: Any) -> str:  # Any: of cdr
+    return cdr(number, after=number * MINUTE, **more)
+
+
+async def test_what_nobody_heard_is_found_and_its_gap_is_filled(world: World) -> None:
+    world.append(line(0), line(1), line(2), line(8))
+    await world.blind(NINE + timedelta(seconds=50), NINE + 3 * MINUTE)
+    follower = await world.run()
+    # Those before and after the gap ended before the source was first read.
+    assert await world.calls() == [("1", "cdr", 1), ("2", "cdr", 1)]
+    assert await world.rows("SELECT filled_by, calls_found FROM gap") == [("cdr-csv", 2)]
+    assert (follower.status.found, follower.status.waiting) == (2, 0)
+
+
+async def test_a_call_that_comes_later_is_found_though_no_gap_is_known(world: World) -> None:
+    world.append(line(0))
+    world.steps = [lambda: world.append(line(11))]
+    await world.run()
+    assert await world.calls() == [("11", "cdr", 1)]
+
+
+async def test_history_is_taken_over_if_it_is_wanted(world: World) -> None:
+    world.append(line(0), line(1))
+    world.history_days = 1
+    await world.run()
+    assert len(await world.calls()) == 2
+
+
+async def test_a_call_that_was_heard_wholly_is_only_confirmed(world: World) -> None:
+    await world.writer.commit(Group(finished=[heard(11)]))
+    world.append(line(11))
+    follower = await world.run()
+    assert [call[2] for call in await world.calls()] == [1]
+    assert (follower.status.found, follower.status.confirmed) == (0, 1)
+
+
+async def test_a_call_that_goes_on_is_told_when_it_has_ended(world: World) -> None:
+    await world.blind(NINE + 10 * MINUTE, NINE + 11 * MINUTE)
+    await world.writer.commit(Group(opened=[LiveAnchor("s:main:1795340000.11", "main", 1, NINE + 11 * MINUTE)]))
+    world.append(line(0), line(11))
+    world.seconds = 3 * 60
+    follower = await world.run(pauses=20)
+    assert await world.calls() == []
+    assert follower.status.waiting == 1
+    assert await world.rows("SELECT backfilled_at FROM gap") == [(None,)]
+    ended = heard(11, start_estimated=True, caller_name=None)
+    await world.writer.commit(Group(finished=[ended]))
+    await world.run()
+    assert await world.calls() == [("11", "ami+cdr", 2)]
+    assert await world.rows("SELECT caller_name FROM call") == [("Ayşe",)]
+    assert await world.rows("SELECT filled_by, calls_found FROM gap") == [("cdr-csv", 1)]
+
+
+@pytest.mark.parametrize("pauses", range(12))
+async def test_a_crash_at_any_time_loses_and_doubles_nothing(world: World, pauses: int) -> None:
+    world.append(line(11))
+    world.steps = [
+        lambda: world.append(line(12)[:30]),
+        lambda: world.append(line(12)[30:], line(13)),
+        lambda: world.file.rename(world.file.with_name("Master.csv.1")) and None,
+        lambda: world.append(line(14, linked="1795340000.13")),
+    ]
+    for _ in range(6):
+        await world.run(pauses=pauses)
+    await world.run(pauses=30)
+    assert sorted(call[0] for call in await world.calls()) == ["11", "12", "13"]
+    assert await world.rows("SELECT records, rejects FROM source_place") == [(4, 0)]
+
+
+async def test_lines_that_are_no_cdr_are_set_aside_with_their_position(world: World) -> None:
+    world.append("nonsense\n", line(11))
+    world.append("more nonsense\n")
+    follower = await world.run()
+    found = await world.rows("SELECT raw, reason, position FROM source_reject ORDER BY id")
+    assert [raw for raw, _, _ in found] == [b"nonsense", b"more nonsense"]
+    assert found[0][1] == "its 1 columns are not those of a CDR"
+    assert found[0][2].startswith(f"byte 0 of {world.file}")
+    assert follower.status.rejects == 2
+    await world.run()
+    assert len(await world.rows("SELECT 1 FROM source_reject")) == 2
+    assert [call[0] for call in await world.calls()] == ["11"]
+
+
+async def test_cdrs_without_an_id_are_set_aside_because_they_would_double_what_was_heard(world: World) -> None:
+    world.append(",".join(line(11).strip().split(",")[:16]) + "\n")
+    await world.run()
+    assert await world.calls() == []
+    [(reason,)] = await world.rows("SELECT reason FROM source_reject")
+    assert "write loguniqueid = yes" in reason
+
+
+async def test_a_gap_before_the_file_begins_is_not_filled_by_it(world: World) -> None:
+    world.append(line(5))
+    await world.blind(NINE + MINUTE, NINE + 2 * MINUTE)
+    await world.run()
+    assert await world.rows("SELECT backfilled_at FROM gap") == [(None,)]
+
+
+async def test_a_gap_during_which_the_file_was_lost_is_not_filled(world: World) -> None:
+    world.append(line(0), line(11))
+    await world.run()
+    world.file.unlink()
+    world.append(line(15))
+    await world.blind(NINE + 12 * MINUTE, NINE + 13 * MINUTE)
+    world.seconds = 600
+    follower = await world.run()
+    assert await world.rows("SELECT backfilled_at FROM gap") == [(None,)]
+    assert "is not the file that was read before" in follower.status.warnings["loss"]
+
+
+async def test_a_gap_is_not_filled_before_the_source_settled_behind_it(world: World) -> None:
+    world.append(line(0))
+    end = world.now() + timedelta(seconds=4)
+    await world.blind(NINE + MINUTE, end)
+    await world.run(pauses=7)
+    assert await world.rows("SELECT backfilled_at FROM gap") == [(None,)]
+    await world.run(pauses=20)
+    assert await world.rows("SELECT filled_by FROM gap") == [("cdr-csv",)]
+
+
+async def test_while_the_database_is_away_it_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = world.writer.transact
+    refusals = 3
+
+    async def refuse(work: Any) -> Any:  # Any: of transact
+        nonlocal refusals
+        refusals -= 1
+        if refusals >= 0:
+            raise StoreUnavailable("disk full")
+        return await real(work)
+
+    monkeypatch.setattr(world.writer, "transact", refuse)
+    world.append(line(11))
+    await world.run()
+    assert [call[0] for call in await world.calls()] == ["11"]
+
+
+async def test_a_source_that_cannot_be_read_says_so_until_it_can(world: World) -> None:
+    follower = await world.run(pauses=2)
+    assert "does not exist" in str(follower.status.trouble)
+    world.append(line(11))
+    follower = await world.run()
+    assert follower.status.trouble is None
+
+
+async def test_cel_tells_a_missed_call_as_exactly_as_the_live_feed(world: World) -> None:
+    world.kind, world.history_days = SourceKind.CEL_CSV, 36_500
+    text = (WIRE / "group_answered.cel.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    world.steps = [partial(world.append, *text[:20]), partial(world.append, *text[20:])]
+    for _ in range(5):
+        await world.run(pauses=3)
+    await world.run()
+    query = "SELECT call_sid, source, revision, answered_by, disposition FROM call"
+    assert await world.rows(query) == [("s:main:1795366591.39", "cel", 1, "102", "answered")]
