@@ -46,7 +46,7 @@ from agent.calls.events import (
     Unheld,
     Unparked,
 )
-from agent.calls.leg import Leg, leg_number
+from agent.calls.leg import Leg, iso_text, leg_number
 from agent.calls.live_call import MAX_LEGS, MAX_LINKED, LiveCall
 from agent.calls.rules import CallRules, endpoint_of, queue_name
 from agent.calls.services import DIALLED_LEG, SPECIAL_EXTENSIONS
@@ -550,6 +550,8 @@ class CallModel:
         unlisted = self._by_channel.keys() - event.channels
         gone = unlisted if self._blind else unlisted & self._unlisted
         self._unlisted = frozenset(unlisted - gone)
+        if self._blind:
+            self._note_what_was_not_heard(event.at)
         self._blind = False
         for channel in [channel for channel in self._by_channel if channel in gone]:
             call = self._by_channel.get(channel)
@@ -560,6 +562,14 @@ class CallModel:
             call.end_estimated = True
             call.note_leg(event.at, "found_gone", call.legs[channel])
             self._close_leg(call, call.legs[channel], at, None)
+
+    def _note_what_was_not_heard(self, until: datetime) -> None:
+        """Calls that went on while nobody listened may have been held, transferred or parked meanwhile."""
+        since = self._last_heard_at
+        if since is not None:
+            for call in self.live_calls():
+                if call.started_at <= since:
+                    call.note(until, "unheard", since=iso_text(since))
 
 
 def _opened_at(event: ChannelOpened) -> datetime:

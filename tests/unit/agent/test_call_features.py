@@ -1,5 +1,6 @@
 """What people do with calls beside calling: hand on, park, pick up, hold, confer; and what the PBX does by itself."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -266,3 +267,108 @@ def test_a_number_told_by_the_first_events_is_kept_whatever_the_dialplan_shows_l
     story = Story().from_trunk().say(ChannelUp(NOON, "1.a", "1.a"))
 
     assert told(story.closes("a"))["caller_id"] == "905300000001"
+
+
+def test_a_list_of_channels_between_the_queue_and_the_agent_begins_no_second_wait() -> None:
+    story = Story().from_trunk().up("a").app("Queue", "sales").queues("sales").wait(5).leaves_queue("sales")
+    story.opens("a", "PJSIP/trunk-acme", up=True, application="Queue", application_data="sales", age_seconds=5.0)
+    story.snapshot("a").dials("x", "PJSIP/101").answers("x").wait(600)
+
+    assert told(story.talk_ends("x"))["queue_wait_seconds"] == 5
+
+
+def test_who_is_connected_waits_in_no_queue_even_if_the_word_of_it_was_lost() -> None:
+    story = Story().from_trunk().up("a").app("Queue", "sales").queues("sales").wait(5)
+
+    row = told(story.dials("x", "PJSIP/101").answers("x").wait(600).talk_ends("x"))
+
+    assert row["queue_wait_seconds"] == 5
+
+
+def test_sixty_in_a_parking_lot_do_not_talk() -> None:
+    model = new_model()
+    for number in range(60):
+        tell(model, Story(str(number)).from_trunk().up("a").app("BridgeWait"))
+        model.apply(BridgeJoined(NOON, f"{number}.a", f"{number}.a", "lot", BridgeKind.HOLDING))
+
+    ended = tell(model, *(Story(str(number), at=NOON + timedelta(seconds=9)).closes("a") for number in range(60)))
+
+    assert {call.talk_seconds for call in ended} == {0.0}
+    assert is_empty(model)
+
+
+def test_sixty_phones_paged_over_local_channels_all_hear_the_caller() -> None:
+    story = Story().from_phone("500").up("a").app("Page", "Local/…", exten="500")
+    story.say(BridgeJoined(story.at, "1.a", "1.a", "room", BridgeKind.CONFERENCE))
+    for number in range(60):
+        near, far, phone = (f"{name}{number}" for name in ("n", "f", "p"))
+        for half, end in ((near, ";1"), (far, ";2")):
+            story.say(ChannelOpened(story.at, story.channel(half), "1.a", name=f"Local/1@p-{number:08x}{end}"))
+        story.dials(phone, f"PJSIP/{200 + number}", by=far).up(phone).dial_ends(phone, DialStatus.ANSWER)
+        story.bridged(phone, far, bridge=f"b{number}")
+        story.say(BridgeJoined(story.at, story.channel(near), "1.a", "room", BridgeKind.CONFERENCE))
+    story.wait(10).hangs_up("a").closes("a")
+    for number in range(60):
+        story.closes(f"n{number}", f"f{number}", f"p{number}")
+
+    row = told(story)
+
+    assert row["hangup_source"] == "caller"
+    assert {leg["talk_seconds"] for leg in row["legs"] if not leg.get("caller")} == {10}
+
+
+def test_an_analog_caller_who_gives_up_is_told_by_all_attempts_being_taken_back() -> None:
+    story = Story().opens("a", "DAHDI/3", number="0532", exten="s", context="from-pstn").app("Dial", "PJSIP/101")
+    story.dials("x", "PJSIP/101").rings("x").wait(9).dial_ends("x", DialStatus.CANCEL).closes("x", "a", cause=16)
+
+    row = told(story)
+
+    assert (row["status"], row["disposition"], row["hangup_source"]) == ("abandoned", "cancelled", "caller")
+
+
+def test_the_number_of_an_analog_port_is_nobody_s_extension() -> None:
+    story = Story().from_phone("103").app("Dial", "DAHDI/3").dials("x", "DAHDI/3", string="3").answers("x").wait(1)
+
+    story.events = [
+        replace(event, number="103") if isinstance(event, ChannelOpened) and "DAHDI" in event.name else event
+        for event in story.events
+    ]
+    assert told(story.talk_ends("x"))["answered_by"] == "103"
+
+
+def test_channels_that_only_carry_sound_are_nobodys_call() -> None:
+    model = new_model()
+
+    tell(model, Story().opens("a", "UnicastRTP/127.0.0.1:9999"), Story("2").opens("a", "CBAnn/800"))
+
+    assert is_empty(model)
+
+
+def test_who_hands_a_call_on_has_answered_it_although_nobody_heard_that() -> None:
+    story = ringing().say(LineLost(NOON + timedelta(seconds=4))).wait(5).snapshot("a", "x")
+    blind(story, "x", "102").closes("x").app("Dial", "PJSIP/102").dials("y", "PJSIP/102").wait(9)
+
+    row = told(story.dial_ends("y", DialStatus.NOANSWER).closes("y", cause=0).closes("a", cause=19))
+
+    assert (row["disposition"], row["answered_by"], row["transferred"]) == ("answered", "101", True)
+
+
+def test_a_call_that_went_on_unheard_says_so() -> None:
+    story = ringing().answers("x").say(LineLost(NOON + timedelta(seconds=4))).wait(30).snapshot("a", "x").wait(5)
+
+    row = told(story.talk_ends("x"))
+
+    assert [entry["since"][:19] for entry in row["timeline"] if entry["event"] == "unheard"] == ["2026-11-22T12:00:04"]
+
+
+def test_the_first_of_three_to_leave_does_not_end_the_call() -> None:
+    story = ringing().answers("x").dials("y", "PJSIP/102").up("y").dial_ends("y", DialStatus.ANSWER).bridged("y")
+    story.wait(5).hangs_up("x").parted("x").closes("x").wait(5)
+
+    assert told(story.talk_ends("y", by="a"))["hangup_source"] == "caller"
+
+
+def test_a_phone_that_picked_up_but_never_talked_does_not_end_the_call() -> None:
+    story = ringing().dials("y", "PJSIP/102").up("y").answers("x").wait(1).hangs_up("y").closes("y").wait(9)
+
+    assert told(story.talk_ends("x", by="a"))["hangup_source"] == "caller"
