@@ -72,7 +72,7 @@ def plain(file: Path, target: Path) -> float:
 
 
 def imported(directory: Path, file: Path) -> tuple[float, dict[str, int], int]:
-    """Seconds, what became of the calls, and the largest memory in bytes of a process of its own."""
+    """Seconds, what became of the calls, and the largest memory in bytes of one of the processes."""
     program = Path(sys.executable).with_name("edge-agent")
     command = [str(program), "import", str(file), "--config", str(directory / "agent.toml"), "--json"]
     begun = time.perf_counter()
@@ -105,7 +105,7 @@ def main() -> int:
             seconds, calls, memory = imported(directory, file)
             told = ", ".join(f"{count} {name}" for name, count in calls.items() if count)
             print(f"{what:25}: {lines / seconds:10,.0f} lines/s, {seconds / base:.1f} times the plain way; "
-                  f"{told}; at most {memory / 1e6:.0f} MB of memory")  # fmt: skip
+                  f"{told}; at most {memory / 1e6:.0f} MB of memory a process")  # fmt: skip
     return 0
 
 

@@ -21,12 +21,16 @@ _NAMELESS: Final = "~"  # before the key of CDRs that bear no id; no uniqueid be
 _Staged = tuple[str, int, int, bytes]
 
 
-class Cdrs(NamedTuple):
-    """Those of one call; `native_id` is its name where they bear none. `lines`: how many were taken up for it."""
+class StagedCall(NamedTuple):
+    """The CDRs of one call; `native_id` is its name. `lines`: how many lines were taken up for it."""
 
     native_id: str
-    rows: list[CdrRow]
+    cdrs: list[bytes]
     lines: int
+
+    def rows(self) -> list[CdrRow]:
+        """The CDRs."""
+        return [_row(data) for data in self.cdrs]
 
 
 class Scratch:
@@ -59,7 +63,7 @@ class Scratch:
         if len(self._waiting) >= _AT_ONCE:
             self._flush()
 
-    def calls(self) -> Iterator[Cdrs]:
+    def calls(self) -> Iterator[StagedCall]:
         """The CDRs of each call, roughly in the order of the calls. A line that stands twice counts once."""
         self._flush()
         lines = self._database.execute("SELECT key, file, data FROM line ORDER BY key, file, number")
@@ -72,7 +76,7 @@ class Scratch:
                 count += 1
                 if len(seen) < MAX_ROWS:
                     seen[data] = None
-            yield Cdrs(key, [_row(data) for data in seen], count)
+            yield StagedCall(key, list(seen), count)
 
     def _flush(self) -> None:
         if self._waiting:
@@ -82,14 +86,16 @@ class Scratch:
             self._waiting.clear()
 
 
-def _of_nameless(key: str, group: Iterator[tuple[str, int, bytes]]) -> Iterator[Cdrs]:
+def _of_nameless(key: str, group: Iterator[tuple[str, int, bytes]]) -> Iterator[StagedCall]:
     """Equal lines of one file are as many calls; the same in a second file (a copy, an overlap) are the same ones."""
-    most = 0
+    most, cdr = 0, b""
     for _, lines in groupby(group, key=itemgetter(1)):
-        for ordinal, (_, _, data) in enumerate(lines):
-            is_new = ordinal >= most
-            most = max(most, ordinal + 1)
-            yield Cdrs(f"{key.removeprefix(_NAMELESS)}-{ordinal}", [_row(data)] if is_new else [], 1)
+        count = 0
+        for _, _, cdr in lines:  # noqa: B007 - they are equal
+            count += 1
+        most = max(most, count)
+    for ordinal in range(most):
+        yield StagedCall(f"{key.removeprefix(_NAMELESS)}-{ordinal}", [cdr], 1)
 
 
 def _row(data: bytes) -> CdrRow:

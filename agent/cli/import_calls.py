@@ -1,13 +1,10 @@
 """`edge-agent import`: years of old CDR files into the local database, and so to the centre."""
 
-import gc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta, tzinfo
-from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Final
 
@@ -20,10 +17,10 @@ from agent.cli.settings import DEFAULT_FILE, ConfigFile, load_to_look
 if TYPE_CHECKING:
     from agent.cli.cdr_files import Line, Reject
     from agent.cli.cdr_scratch import Scratch
-    from agent.store.merge import MergeResult, ToldCall
+    from agent.cli.import_target import Target
+    from agent.store.merge import MergeResult
     from config.settings import AsteriskSettings, Settings
 
-_SLICE: Final = 250  # calls in one transaction: some 20 ms, so that capture never waits long
 _LOOKED_AT: Final = 5000  # lines by whose ids the clock is checked
 _QUARTER: Final = 900  # seconds; zones differ by so much at least
 
@@ -89,7 +86,7 @@ def import_files(
         results = reading.read(files, scratch)
         for result in results:
             _check_clock(result, is_sure=time_zone is not None or asterisk.time_zone is not None)
-        done = _tell(settings, asterisk, scratch, goal.tell)
+        done = _tell(settings, asterisk, scratch, goal)
     if as_json:
         say_json(
             {"pbx": asterisk.name, "dry_run": dry_run, "files": [each.as_dict() for each in results],
@@ -237,48 +234,18 @@ def _check_clock(result: FileResult, *, is_sure: bool) -> None:
     note(f"edge-agent: {told}")
 
 
-def _tell(
-    settings: "Settings", asterisk: "AsteriskSettings", scratch: "Scratch",
-    tell: "Callable[[Sequence[ToldCall]], MergeResult]",
-) -> "MergeResult":  # fmt: skip
+def _tell(settings: "Settings", asterisk: "AsteriskSettings", scratch: "Scratch", goal: "Target") -> "MergeResult":
+    from agent.cli.import_making import Maker, slices
+    from agent.daemon import rules_of
     from agent.store.merge import MergeResult
 
     done = MergeResult()
-    calls = _calls(settings, asterisk, scratch)
-    # While one slice is being written, the next is made.
-    with _progress("keeping", scratch.count) as advanced, ThreadPoolExecutor(1, "keeping") as hand:
-        writing: Future[MergeResult] | None = None
-        while part := list(islice(calls, _SLICE)):
-            if writing is not None:
-                done.add(writing.result())
-            writing = hand.submit(tell, [call for call, _ in part if call is not None])
-            advanced(sum(lines for _, lines in part))
-        if writing is not None:
-            done.add(writing.result())
+    maker = Maker(settings.site, asterisk.name, rules_of(settings)[asterisk.name], settings.tenancy)
+    with _progress("keeping", scratch.count) as advanced:
+        for calls, lines in slices(maker, scratch.calls(), lines=scratch.count, at_once=goal.at_once):
+            done.add(goal.tell(calls))
+            advanced(lines)
     return done
-
-
-def _calls(
-    settings: "Settings", asterisk: "AsteriskSettings", scratch: "Scratch"
-) -> "Iterator[tuple[ToldCall | None, int]]":
-    """Every call, with how many lines told it."""
-    from agent.calls.tenancy import assign
-    from agent.daemon import rules_of
-    from agent.pbx.asterisk.cdr_calls import call_of
-    from agent.store.merge import ToldCall
-
-    rules = rules_of(settings)[asterisk.name]
-    gc.freeze()  # what is loaded stays; the collector need not look through it again and again
-    gc.set_threshold(100_000)  # nor often through what is made here, which has no cycles
-    for cdrs in scratch.calls():
-        if not cdrs.rows:
-            yield None, cdrs.lines
-            continue
-        call = call_of(cdrs.rows, site=settings.site, pbx=asterisk.name, rules=rules, native_id=cdrs.native_id)
-        tenant = (
-            assign(settings.tenancy, call.facts(rules)).tenant if settings.tenancy.rules else settings.tenancy.default
-        )
-        yield ToldCall(call.row, tenant), cdrs.lines
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Where imported calls go: through the running agent, or into the database that no agent holds."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -10,7 +10,7 @@ from agent.cli.faults import NotRunning
 
 if TYPE_CHECKING:
     from agent.store.engine import Store
-    from agent.store.merge import MergeResult, ToldCall
+    from agent.store.merge import MergeResult
     from agent.store.writer import Writer
     from config.settings import Settings
 
@@ -18,10 +18,15 @@ _ANSWER_SECONDS: Final = 60.0
 
 
 class Target(Protocol):
-    """Takes some hundred calls and says what became of them."""
+    """Takes calls and says what became of them; `at_once`: how many it wants."""
 
-    def tell(self, calls: "Sequence[ToldCall]") -> "MergeResult":
-        """Keep them. Raises CommandFailed or StoreUnavailable; what was kept before stays."""
+    at_once: int
+
+    def tell(self, calls: bytes) -> "MergeResult":
+        """Keep them, as `agent.store.merge.told_text` writes them.
+
+        Raises CommandFailed or StoreUnavailable; what was kept before stays.
+        """
         ...
 
 
@@ -49,16 +54,20 @@ def target(settings: "Settings", *, dry_run: bool) -> Iterator[Target]:
 
 
 class _Agent:
+    at_once = 250  # some 20 ms in one transaction, so that capture never waits long
+
     def __init__(self, agent: RunningAgent) -> None:
         self._agent = agent
 
-    def tell(self, calls: "Sequence[ToldCall]") -> "MergeResult":
-        from agent.store.merge import MergeResult, told_text
+    def tell(self, calls: bytes) -> "MergeResult":
+        from agent.store.merge import MergeResult
 
-        return MergeResult(**self._agent.tell("/v1/calls/merge", told_text(calls)))
+        return MergeResult(**self._agent.tell("/v1/calls/merge", calls))
 
 
 class _Database:
+    at_once = 1000
+
     def __init__(self, runner: asyncio.Runner, writer: "Writer") -> None:
         self._runner = runner
         self._writer = writer
@@ -71,21 +80,23 @@ class _Database:
         store: Store = await stack.enter_async_context(open_store(settings.database_file))
         return cls(runner, await Writer.over(store.connection))
 
-    def tell(self, calls: "Sequence[ToldCall]") -> "MergeResult":
-        from agent.store.merge import merging
+    def tell(self, calls: bytes) -> "MergeResult":
+        from agent.store.merge import merging, read_told
 
-        return self._runner.run(self._writer.transact(merging(calls, now=self._writer.now_text())))
+        return self._runner.run(self._writer.transact(merging(read_told(calls), now=self._writer.now_text())))
 
 
 class _Nowhere:
     """Only looks what would become of them."""
 
+    at_once = 1000
+
     def __init__(self, settings: "Settings") -> None:
         self._settings = settings
 
-    def tell(self, calls: "Sequence[ToldCall]") -> "MergeResult":
+    def tell(self, calls: bytes) -> "MergeResult":
         from agent.cli.local import LocalCalls
-        from agent.store.merge import merging
+        from agent.store.merge import merging, read_told
 
         with LocalCalls.of(self._settings) as local:
-            return merging(calls, now="", dry_run=True)(local.connection)
+            return merging(read_told(calls), now="", dry_run=True)(local.connection)

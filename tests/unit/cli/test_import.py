@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agent.cli import import_making, import_target
 from tests.unit.agent.cdrs import NOON, WIRE, master_line
 from tests.unit.cli.local_site import SETTINGS, LocalSite, call
 
@@ -207,3 +208,14 @@ def test_the_order_of_files_and_what_was_imported_before_make_no_difference(know
         assert known.json("import", str(path), *UTC)["calls"]["unchanged"] == 1
     ((legs, disposition, total),) = stored(known, "legs, disposition, total_seconds")
     assert (len(json.loads(legs)), disposition, total) == (3, "answered", 65.0)
+
+
+def test_large_files_are_worked_on_by_two_processes_with_the_same_outcome(
+    known: LocalSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [str(WIRE / "town.master.csv"), str(WIRE / "stage.master.csv")]
+    alone = known.json("import", *paths, *UTC)
+    monkeypatch.setattr(import_making, "_WORTHWHILE_LINES", 0)
+    monkeypatch.setattr(import_target._Database, "at_once", 7)
+    together = known.json("import", *paths, *UTC)
+    assert together["calls"] == {"new": 0, "amended": 0, "unchanged": alone["calls"]["new"], "live": 0}
