@@ -9,11 +9,13 @@ from dataclasses import replace
 
 import pytest
 
+from agent.calls.numbers import NumberPlan
+from agent.calls.rules import CallRules
 from agent.pbx.asterisk.cel import CelReader
 from config.settings import TenancySettings
 from tests.pbx.configuration import CEL_APPS
 from tests.pbx.stage.truth import CallTruth, Step, differences, load_truths
-from tests.unit.agent.captures import WIRE, account, disagreements, truths
+from tests.unit.agent.captures import WIRE, account, disagreements, events, frames, new_model, truths
 from tests.unit.agent.cel_files import END_OF_TIME, STAGE, TOWN, cel_rows, ended, lines, new_calls
 
 # No row is written when a phone rings, and none tells the place in a queue.
@@ -121,6 +123,23 @@ def test_whole_seconds_tell_the_same_calls(name: str) -> None:
         numbers, statuses = ([leg.get(key) for leg in row["legs"]] for key in ("number", "dial_status"))
         assert [leg.get("number") for leg in coarse[sid]["legs"]] == numbers
         assert [leg.get("dial_status") for leg in coarse[sid]["legs"]] == statuses
+
+
+@pytest.mark.parametrize("name", STAGE)
+def test_both_accounts_of_a_call_give_it_the_same_name_and_say_the_same_of_it(name: str) -> None:
+    model = new_model(TenancySettings(), CallRules(numbers=NumberPlan("TR")))
+    for event in events(frames(name)):
+        model.apply(event)
+
+    told = ended(new_calls(TenancySettings()), cel_rows(lines(name)))
+
+    live = {row["call_sid"]: row for row in (call.to_row() for call in model.take_ended())}
+    assert told.keys() == live.keys()
+    but = {"hangup_source"} if name.rpartition("/")[2] in UNTOLD_HANGUPS else set()
+    for sid, row in live.items():
+        assert {key: told[sid][key] for key in PLAIN if key not in but} == {
+            key: row[key] for key in PLAIN if key not in but
+        }
 
 
 def test_every_application_that_is_recommended_names_no_application_twice() -> None:
