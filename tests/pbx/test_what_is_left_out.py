@@ -29,7 +29,9 @@ def settings(asterisk: Asterisk) -> str:
 
 @pytest.mark.usefixtures("rig")
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize(("appended", "words"), [(OFF, ("Asterisk writes no CDRs", "write events = CHAN_START,")), ({}, ())])
+@pytest.mark.parametrize(
+    ("appended", "words"), [(OFF, ("Asterisk writes no CDRs", "write events = CHAN_START,")), ({}, ())]
+)
 def test_status_tells_version_and_what_is_left_out(
     tmp_path: Path, version: int, appended: dict[str, str], words: tuple[str, ...]
 ) -> None:
