@@ -80,7 +80,7 @@ def _complete(stored: Row, told: Row) -> dict[str, Any]:
 def _better_outcome(stored: Row, told: Row, *, was_estimated: bool) -> dict[str, Any]:
     is_taken, was_taken = told["disposition"] in _TAKEN, stored["disposition"] in _TAKEN
     if is_taken and (not was_taken or stored["disposition"] == Disposition.VOICEMAIL != told["disposition"]):
-        return {name: told[name] for name in _OUTCOME}
+        return {name: told[name] for name in _OUTCOME if told[name] is not None}
     if is_taken and was_taken:
         changes: dict[str, Any] = {}
         if _is_earlier(told["answer_time"], stored["answer_time"]):
@@ -163,7 +163,7 @@ def _join(stored: Row, told: Row) -> dict[str, Any]:
     start, end = first["start_time"], max(first["end_time"], second["end_time"])
     taken = [row for row in (first, second) if row["disposition"] in _TAKEN]
     source = taken[0] if taken else second
-    changes |= {name: source[name] for name in _OUTCOME}
+    changes |= {name: source[name] for name in _OUTCOME if source[name] is not None}
     if len(taken) > 1:
         changes["last_answered_by"] = second["last_answered_by"] or first["last_answered_by"]
         changes["talk_seconds"] = min(first["talk_seconds"] + second["talk_seconds"], (end - start).total_seconds())
