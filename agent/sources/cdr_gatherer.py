@@ -1,5 +1,6 @@
 """CDRs of a file, gathered by call. A call of which nothing more came for a while has been told wholly."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
@@ -11,6 +12,8 @@ from agent.pbx.asterisk.cdr import CdrFault, CdrReader, CdrRow, UnknownColumns
 from agent.pbx.asterisk.cdr_calls import MAX_ROWS, call_of
 from agent.pbx.text import decoded
 from agent.sources.gathering import GatheredCall, Mark
+
+log = logging.getLogger(__name__)
 
 MAX_GATHERED: Final = 20_000  # calls; beyond it the oldest are taken to be told wholly
 NO_ID: Final = (
@@ -95,17 +98,23 @@ class CdrGatherer:
         quiet = [key for key, call in self._calls.items() if self._is_quiet(call, seconds, is_at_end=is_at_end)]
         if len(self._calls) - len(quiet) > MAX_GATHERED:
             quiet = list(self._calls)[: len(self._calls) - MAX_GATHERED // 2]
-        return [self._told(key, self._calls.pop(key)) for key in quiet]
+        told = (self._told(key, self._calls.pop(key)) for key in quiet)
+        return [call for call in told if call is not None]
 
     def _is_quiet(self, call: _Gathered, seconds: float, *, is_at_end: bool) -> bool:
         if is_at_end:
             return seconds - call.last_seconds >= self._settle.total_seconds()
         return self._newest_end is not None and self._newest_end - call.last_end > self._settle
 
-    def _told(self, key: str, call: _Gathered) -> GatheredCall:
+    def _told(self, key: str, call: _Gathered) -> GatheredCall | None:
         rules = self._rules()
-        told = call_of(call.rows, site=self._site, pbx=self._pbx, rules=rules, native_id=key)
-        return GatheredCall(told.row, self._tenant_of(told.facts(rules)), call.first)
+        try:
+            told = call_of(call.rows, site=self._site, pbx=self._pbx, rules=rules, native_id=key)
+            return GatheredCall(told.row, self._tenant_of(told.facts(rules)), call.first)
+        except Exception:  # CDRs that ended the agent once must not do so at every start
+            facts = {"pbx": self._pbx, "native_id": key}
+            log.exception("the CDRs of a call cannot be told and are left out; please report this", extra=facts)
+            return None
 
     @property
     def first_unsettled(self) -> Mark | None:

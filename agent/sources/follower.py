@@ -31,11 +31,13 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _SLICE: Final = 200  # calls in one transaction: some 20 ms, so that capture never waits long
+_AT_ONCE: Final = 100  # records, some milliseconds
 _MAX_HELD: Final = 2000  # beyond it reading waits
 # The live feed shall have told a call first; it does so within milliseconds unless it is very busy.
 _HOLD_SECONDS: Final = 3.0
 _LONG_AGO: Final = timedelta(minutes=2)
 _LIVE_AGAIN_SECONDS: Final = 5.0
+_TELL_LOSS: Final = timedelta(days=1)
 _KEEP_SECONDS: Final = 5.0  # between two commits that only advance the place
 _KEEP_ANYWAY_SECONDS: Final = 600.0
 _STORE_RETRY_SECONDS: Final = 2.0
@@ -85,6 +87,8 @@ class Follower:
         self._held: list[_Held] = []
         self._rejects: list[Reject] = []
         self._at_end_at: datetime | None = None
+        self._told_until: datetime | None = None  # the time of the latest record
+        self._lost_at: datetime | None = None
         self._kept_at: float | None = None
         self._kept_number = 0
         self.status = SourceStatus(pbx, settings.called, settings.kind, settings.place)
@@ -99,7 +103,7 @@ class Follower:
         polled = chunks(tail, poll_seconds=self._settings.polled_every, pause=self._pause)
         async with aclosing(polled) as stream:
             async for chunk in stream:
-                self._take(chunk, looked_at)
+                await self._take(chunk, looked_at)
                 await self._keep()
                 while len(self._held) > _MAX_HELD:
                     await self._pause(self._settings.polled_every)
@@ -114,6 +118,7 @@ class Follower:
             return
         self._state = found
         self._known_from = _moment(found.place.get("known_from"))
+        self._told_until = _moment(found.place.get("told_until"))
         place = Place.from_json(found.place["tail"]) if "tail" in found.place else Place()
         self._mark = Mark(0, place, found.records, found.rejects)
         status = self.status
@@ -121,7 +126,7 @@ class Follower:
 
     # What was read
 
-    def _take(self, chunk: Chunk, looked_at: datetime) -> None:
+    async def _take(self, chunk: Chunk, looked_at: datetime) -> None:
         status = self.status
         self._tell_trouble(chunk)
         if chunk.notes:
@@ -129,9 +134,11 @@ class Follower:
         if chunk.records:
             first = self._mark_at(chunk.records[0].at)
             self._gatherer.begin(first)
-        for record in chunk.records:
+        for number, record in enumerate(chunk.records):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # what the PBX says meanwhile is heard
             mark = self._mark_at(record.at)
-            reason = record.fault or self._gatherer.take(record.data, mark)
+            reason = record.fault or self._gathered(record.data, mark)
             self._number += 1
             self._mark = Mark(self._number, record.after, mark.records + 1, mark.rejects + (reason is not None))
             if reason is not None:
@@ -139,6 +146,9 @@ class Follower:
             elif self._known_from is None:
                 self._known_from = self._gatherer.last_at
         self._mark = self._mark._replace(place=chunk.place)
+        last_at = self._gatherer.last_at
+        if last_at is not None and (self._told_until is None or last_at > self._told_until):
+            self._told_until = last_at
         if chunk.is_at_end:
             self._known_from = self._known_from or looked_at
             self._at_end_at = looked_at
@@ -147,6 +157,14 @@ class Follower:
         for call in self._gatherer.take_calls(seconds=seconds, is_at_end=chunk.is_at_end):
             is_old = self._now() - call.end_time > _LONG_AGO
             self._held.append(_Held(call, seconds if is_old else seconds + _HOLD_SECONDS))
+
+    def _gathered(self, data: bytes, mark: Mark) -> str | None:
+        try:
+            return self._gatherer.take(data, mark)
+        except Exception:  # a line that ended the agent once must not do so at every start
+            facts = {"pbx": self._state.pbx, "source": self._state.source, "position": self._position(mark.place)}
+            log.exception("a line cannot be read and is set aside; please report this", extra=facts)
+            return "reading it failed; please report this"
 
     def _mark_at(self, place: Place) -> Mark:
         return self._mark._replace(place=place)
@@ -162,7 +180,11 @@ class Follower:
             else:
                 log.info("a source is read again", extra=facts)
         self.status.trouble = chunk.trouble
+        if self._lost_at is not None and self._now() - self._lost_at > _TELL_LOSS:
+            self._lost_at = None
+            self.status.warnings.pop("loss", None)
         for note in chunk.notes:
+            self._lost_at = self._now()
             log.warning("a part of a source may be lost: %s", note, extra=facts)
             self.status.warnings["loss"] = f"on {self._now():%Y-%m-%d %H:%M} UTC: {note}"
 
@@ -182,7 +204,7 @@ class Follower:
             if not ready:
                 break
         self.status.waiting = len(self._gatherer) + len(self._held)
-        self.status.read_until = self._known_until() or self.status.read_until
+        self.status.read_until = self._at_end_at or self.status.read_until
 
     async def _is_due(self, seconds: float) -> bool:
         """Whether to commit though no call is ready: the place went on, or a gap can be closed."""
@@ -206,7 +228,7 @@ class Follower:
         known_until = self._known_until(waiting)
         kept.filled = advance(
             connection,
-            self._state_now(waiting, known_until),
+            self._state_now(waiting),
             [*self._rejects, *rejects],
             known_from=self._known_from,
             known_until=known_until,
@@ -214,29 +236,33 @@ class Follower:
         )
         return kept
 
-    def _state_now(self, waiting: list[_Held], known_until: datetime | None) -> SourceState:
+    def _state_now(self, waiting: list[_Held]) -> SourceState:
         marks = [held.call.first for held in waiting]
         unsettled = self._gatherer.first_unsettled
         mark = min([*marks, *([unsettled] if unsettled else []), self._mark], key=_number)
         place: dict[str, Any] = {"tail": mark.place.as_json()}  # Any: JSON
-        if self._known_from is not None:
-            place["known_from"] = self._known_from.isoformat()
+        for name, moment in (("known_from", self._known_from), ("told_until", self._told_until)):
+            if moment is not None:
+                place[name] = moment.isoformat()
         return replace(
             self._state,
             place=place,
-            read_until=known_until or self._state.read_until,
+            read_until=self._at_end_at or self._state.read_until,
             records=mark.records,
             rejects=mark.rejects,
         )
 
     def _known_until(self, waiting: list[_Held] | None = None) -> datetime | None:
-        """Up to when every call that ended is told, by what was read and what of it is not settled."""
-        if self._at_end_at is None:
+        """Up to when every call that ended is told, by what was read and what of it is not settled.
+
+        Never later than the latest record: a PBX that writes nothing down any more would look like one without calls.
+        """
+        if self._at_end_at is None or self._told_until is None:
             return None
         begun = [held.call.start_time for held in (self._held if waiting is None else waiting)]
         unsettled = self._gatherer.unsettled_since
         written = self._at_end_at - timedelta(seconds=self._settings.settle_seconds)
-        return min([written, *begun, *([unsettled] if unsettled is not None else [])])
+        return min([written, self._told_until, *begun, *([unsettled] if unsettled is not None else [])])
 
     def _settle(self, ready: list[_Held], kept: Kept, seconds: float) -> None:
         self._held = self._waiting(ready, kept)

@@ -12,7 +12,7 @@ class SourceStatus:
     name: str
     kind: str
     place: str  # where it is
-    read_until: datetime | None = None  # all that was written by then is known
+    read_until: datetime | None = None  # when it was last read to its end
     records: int = 0
     rejects: int = 0  # records that could not be understood
     waiting: int = 0  # calls of which it has not told all

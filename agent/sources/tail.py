@@ -24,7 +24,7 @@ from typing import Any, Final, Self
 from agent.sources.lines import cut
 
 _BEHIND_BYTES: Final = 256  # before a place; by them it is known again
-_CHUNK_BYTES: Final = 256 * 1024
+_CHUNK_BYTES: Final = 128 * 1024  # more than any record
 _SHOWN_BYTES: Final = 4096  # of what is no record
 # A writer goes on in a renamed file until it is told to open the new one.
 LINGER_SECONDS: Final = 5.0

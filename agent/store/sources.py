@@ -25,7 +25,7 @@ class SourceState:
     kind: str
     since: datetime  # calls that ended earlier are none of ours
     place: dict[str, Any] = field(default_factory=dict)  # Any: what the source's reader makes of it
-    read_until: datetime | None = None  # all that was written by then is known
+    read_until: datetime | None = None  # when it was last read to its end
     records: int = 0
     rejects: int = 0
 

@@ -102,7 +102,7 @@ class SourcePlace(SQLModel, table=True):
     kind: str
     place: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))  # Any: what the source's reader makes of it
     since: datetime = _moment()  # calls that ended earlier are none of ours
-    read_until: datetime | None = _moment(nullable=True)  # all that was written by then is known; None: not yet
+    read_until: datetime | None = _moment(nullable=True)  # when it was last read to its end
     records: int = 0  # read so far
     rejects: int = 0  # of them not understood
     updated_at: datetime = _moment()

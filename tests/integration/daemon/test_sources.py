@@ -62,8 +62,10 @@ async def test_calls_of_a_file_that_came_while_the_agent_was_down_are_there_afte
     text, ids = recorded(now - timedelta(hours=1))
     missed = cdr(1, after=now.replace(tzinfo=None) - START, seconds=1)
     file.write_text(text + missed, encoding="utf-8")
-    ids.add("1795340000.1")
     await asyncio.to_thread(agent.start)
+    with file.open("a", encoding="utf-8") as growing:  # the PBX goes on writing
+        growing.write(cdr(2, after=datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=2) - START))
+    ids |= {"1795340000.1", "1795340000.2"}
 
     async def filled() -> bool:
         done = await asyncio.to_thread(agent.command, "gaps", "list", "--json")
@@ -71,6 +73,7 @@ async def test_calls_of_a_file_that_came_while_the_agent_was_down_are_there_afte
 
     try:
         await eventually(filled, what="the gap filled")
+        await eventually(lambda: len(kept(agent)) == len(ids), what="every call")
         first = await asyncio.to_thread(kept, agent)
         assert [sid for sid, _, _ in first] == sorted(ids)
         assert {(told_by, revision) for _, told_by, revision in first} == {("cdr", 1)}
