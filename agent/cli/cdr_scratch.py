@@ -46,13 +46,14 @@ class Scratch:
     def open(cls) -> Iterator[Self]:
         """On a disk, not in memory as /tmp may be."""
         directory = os.environ.get("TMPDIR") or ("/var/tmp" if os.access("/var/tmp", os.W_OK) else None)  # noqa: S108
-        with (
-            tempfile.TemporaryDirectory(prefix="edge-import-", dir=directory) as place,
-            closing(sqlite3.connect(Path(place) / "cdr.db", isolation_level=None)) as database,
-        ):
-            for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -16384", "temp_store = FILE"):
-                database.execute(f"PRAGMA {pragma}")
+        with tempfile.TemporaryDirectory(prefix="edge-import-", dir=directory) as place:
+            database = sqlite3.connect(Path(place) / "cdr.db", isolation_level=None)
+            database.execute("PRAGMA journal_mode = OFF")
             database.execute("CREATE TABLE line (key TEXT, file INTEGER, number INTEGER, data BLOB)")
+        # The file has no name any more, so that nothing is left of it however this process ends.
+        with closing(database):
+            for pragma in ("synchronous = OFF", "cache_size = -16384", "temp_store = FILE"):
+                database.execute(f"PRAGMA {pragma}")
             yield cls(database)
 
     def add(self, row: CdrRow, *, file: int, number: int) -> None:
