@@ -100,7 +100,7 @@ async def test_a_gap_is_not_filled_by_what_cannot_know_all_of_it(
     writer: Writer, known_from: datetime, live_since: datetime | None, filled: int
 ) -> None:
     anchors = [] if live_since is None else [LiveAnchor("x", "main", 1, live_since)]
-    gaps = [GapOpened("main", START, "agent_down"), GapClosed("main", START + 2 * MINUTE)]
+    gaps: list[GapOpened | GapClosed] = [GapOpened("main", START, "agent_down"), GapClosed("main", START + 2 * MINUTE)]
     await writer.commit(Group(opened=anchors, gaps=gaps))
     fill = partial(sources.fill, pbx="main", known_from=known_from, known_until=LATER + MINUTE, by="cdr", now=NOW)
     assert await writer.transact(fill) == filled
