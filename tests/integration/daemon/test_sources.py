@@ -109,3 +109,29 @@ async def test_a_kind_that_is_not_read_yet_is_told(simulator: Simulator, tmp_pat
     status = await asyncio.to_thread(agent.status)
     agent.kill()
     assert "source cdr-mariadb of PBX main: this version does not read cdr-mariadb yet" in status["problems"]
+
+
+async def test_killed_again_and_again_while_it_reads_it_loses_nothing_and_doubles_nothing(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    file, calls = tmp_path / "Master.csv", 3000
+    begin = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=1) - START
+    lines = [cdr(number, after=begin + timedelta(seconds=5 * number)) for number in range(calls)]
+    file.write_text("".join(lines[:1000]), encoding="utf-8")
+    agent = AgentProcess(tmp_path, settings(simulator, source(file)))
+    rest = iter(lines[1000:])
+    for round_ in range(4):
+        await asyncio.to_thread(agent.start)
+        with file.open("a", encoding="utf-8") as growing:
+            growing.writelines(next(rest) for _ in range(500))
+        least = 300 * (round_ + 1)
+        await eventually(lambda least=least: len(kept(agent)) >= least, what="some calls")
+        agent.kill()
+        if round_ == 1:
+            file.rename(file.with_name("Master.csv.1"))
+    await asyncio.to_thread(agent.start)
+    await eventually(lambda: len(kept(agent)) == calls, what="every call", seconds=30)
+    assert await asyncio.to_thread(agent.stop) == 0
+    found = kept(agent)
+    assert {sid for sid, _, _ in found} == {f"1795340000.{number}" for number in range(calls)}
+    assert {(told_by, revision) for _, told_by, revision in found} == {("cdr", 1)}
