@@ -28,6 +28,7 @@ _CHUNK_BYTES: Final = 128 * 1024  # more than any record
 _SHOWN_BYTES: Final = 4096  # of what is no record
 # A writer goes on in a renamed file until it is told to open the new one.
 LINGER_SECONDS: Final = 5.0
+_GROUP: Final = "SupplementaryGroups=asterisk (systemctl edit sentiric-edge-agent)"
 _UNFINISHED: Final = "the file was rotated and its last line has no end"
 _ROTATED: Final = re.compile(r"[.-](\d{1,3}|\d{8,14}|\d{4}-\d\d-\d\d([T_-]?[\d:-]+)?)")
 _COMPRESSED: Final = (".gz", ".bz2", ".xz", ".zst")
@@ -253,9 +254,7 @@ class Tail:
                 return f"{self.path} does not exist; it is read as soon as it does"
             case PermissionError():
                 where = exc.filename or self.path
-                return (
-                    f"{where} cannot be read by the agent's user; give it the right (setfacl -m u:USER:r, or a group)"
-                )
+                return f"{where} cannot be read by the agent's user; add it to the file's group by {_GROUP}"
             case IsADirectoryError() | NotADirectoryError():
                 return f"{self.path} is no file; name the file itself"
             case _:

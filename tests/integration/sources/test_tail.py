@@ -246,7 +246,7 @@ def test_a_file_that_may_not_be_read_is_told_and_tried_again(
         raise PermissionError(13, "Permission denied", str(log))
 
     monkeypatch.setattr("agent.sources.tail.os.open", refuse)
-    assert "setfacl" in str(reading.look().trouble)
+    assert "SupplementaryGroups=asterisk" in str(reading.look().trouble)
     monkeypatch.setattr("agent.sources.tail.os.open", real)
     assert reading.records() == ["a"]
 
