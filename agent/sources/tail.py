@@ -176,10 +176,10 @@ class Tail:
     def _attach(self) -> int:
         """Open the file in which the place is; where it is nowhere, the present one from its beginning."""
         if self.place.inode:
-            for sibling in (self.path, *reversed(self._rotated())):
+            for sibling in self._latest_first():
                 if self._opened_if(sibling, same_inode=True):
                     return self._held()
-            for sibling in (self.path, *reversed(self._rotated())) if self.place.offset else ():
+            for sibling in self._latest_first() if self.place.offset else ():
                 if self._opened_if(sibling, same_inode=False):
                     return self._held()
         self._open(self.path)
@@ -234,6 +234,11 @@ class Tail:
                 with suppress(FileNotFoundError):
                     found.append((path.stat().st_mtime_ns, path))
         return [path for _, path in sorted(found)]
+
+    def _latest_first(self) -> Iterator[Path]:
+        """The file and those that were it. The directory is not looked into before that is needed."""
+        yield self.path
+        yield from reversed(self._rotated())
 
     def _siblings(self) -> Iterator[Path]:
         with suppress(FileNotFoundError), os.scandir(self.path.parent) as entries:

@@ -251,6 +251,26 @@ def test_a_file_that_may_not_be_read_is_told_and_tried_again(
     assert reading.records() == ["a"]
 
 
+def test_a_directory_that_may_not_be_listed_only_matters_when_the_file_is_gone_from_its_name(
+    reading: Reading, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    append(log, "a\n")
+    reading.records()
+    append(log, "b\n")
+    monkeypatch.setattr("agent.sources.tail.os.scandir", refuse)
+    reading.restart()
+    assert reading.records() == ["b"]
+    rename(log)
+    append(log, "c\n")
+    reading.restart()
+    assert f"{log.parent} cannot be read" in str(reading.look().trouble)
+    monkeypatch.undo()
+    assert reading.records() == ["c"]
+
+
 def test_reading_again_from_a_record_gives_it_and_all_after_it(reading: Reading, log: Path) -> None:
     append(log, "a\nb\nc\n")
     chunk = reading.look()
