@@ -98,6 +98,32 @@ def test_calls_of_the_time_when_the_agent_was_stopped_are_there(asterisk: Asteri
     assert all(call["revision"] == 1 for call in calls.values() if call["source"] == "ami")
 
 
+@pytest.mark.timeout(240)
+def test_calls_that_asterisk_s_own_restart_hid_are_told_by_cel(asterisk: Asterisk, tmp_path: Path) -> None:
+    with AgentProcess(tmp_path / "agent", settings(asterisk, "cel-csv")) as agent:
+        placing = Mix(seed=31).start(asterisk, calls=60, rate=10.0)
+        wait_until(lambda: asterisk.active_channels() > 10, what="calls that live", seconds=20)
+        asterisk.restart_now()
+        placing.wait(seconds=60, disturbed=True)
+        Mix(seed=32).place(asterisk, calls=20, rate=10.0)
+        wait_until(lambda: _is_settled(agent), what="all settled", seconds=60, pause=0.5)
+
+        def is_filled() -> bool:
+            gaps = json.loads(agent.command("gaps", "list", "--json").stdout)
+            return [gap["filled_by"] for gap in gaps] == ["cel-csv"]
+
+        wait_until(is_filled, what="the gap filled", seconds=60, pause=0.5)
+        calls = {call["call_sid"].rpartition(":")[2]: call for call in agent.calls()}
+        (gap,) = json.loads(agent.command("gaps", "list", "--json").stdout)
+
+    assert gap["reason"] == "pbx_restarted"
+    truth = {call.native_id: call for call in true_calls(asterisk.cel_path, asterisk.cdr_path)}
+    assert calls.keys() == truth.keys()
+    ended = [true for true in truth.values() if true.ended]
+    wrong = [line for true in ended for line in differences(true, calls[true.native_id], exactly=True)]
+    assert wrong == []
+
+
 def _is_settled(agent: AgentProcess) -> bool:
     status = agent.status()
     (source,) = status["pbx"][0]["sources"]
