@@ -91,6 +91,7 @@ class Follower:
         self._lost_at: datetime | None = None
         self._kept_at: float | None = None
         self._kept_number = 0
+        self._asked_at = -_KEEP_SECONDS  # whether a gap can be filled
         self.status = SourceStatus(pbx, settings.called, settings.kind, settings.place)
 
     async def run(self) -> None:
@@ -111,9 +112,8 @@ class Follower:
                 looked_at = self._now()  # what is written from here on is for the next look
 
     async def _restore(self) -> None:
-        found = await self._patiently(
-            lambda: self._store.reader.run(partial(sources.state_of, pbx=self._state.pbx, source=self._state.source))
-        )
+        read = partial(sources.state_of, pbx=self._state.pbx, source=self._state.source)
+        found = await self._patiently(partial(self._store.reader.run, read))
         if found is None or found.kind != self._state.kind:
             return
         self._state = found
@@ -214,11 +214,15 @@ class Follower:
             return False
         if self._number != self._kept_number or seconds - self._kept_at >= _KEEP_ANYWAY_SECONDS:
             return True
+        return await self._can_fill(seconds)
+
+    async def _can_fill(self, seconds: float) -> bool:
         known_until, known_from = self._known_until(), self._known_from
-        if known_until is None or known_from is None:
+        if known_until is None or known_from is None or seconds - self._asked_at < _KEEP_SECONDS:
             return False
-        blind = await self._patiently(lambda: self._store.reader.run(partial(sources.unfilled, pbx=self._state.pbx)))
-        return any(gap.to_at is not None and gap.from_at >= known_from and gap.to_at <= known_until for gap in blind)
+        self._asked_at = seconds
+        ask = partial(sources.can_fill, pbx=self._state.pbx, known_from=known_from, known_until=known_until)
+        return await self._patiently(partial(self._store.reader.run, ask))
 
     def _write(self, ready: list[_Held], connection: sqlite3.Connection) -> Kept:
         now = self._writer.now_text()

@@ -121,11 +121,22 @@ def fill(
     Not those in which a call began that still goes on: what was missed of it is only told at its end.
     """
     return connection.execute(
-        "UPDATE gap SET backfilled_at = ?, filled_by = ?, calls_found = coalesce(calls_found, 0) "
-        "WHERE pbx = ? AND backfilled_at IS NULL AND from_at >= ? AND to_at <= ? AND NOT EXISTS "
-        "(SELECT 1 FROM live_call WHERE live_call.pbx = gap.pbx AND live_call.start_time <= gap.to_at)",
+        f"UPDATE gap SET backfilled_at = ?, filled_by = ?, calls_found = coalesce(calls_found, 0) {_FILLABLE}",  # noqa: S608 - our own words
         (now, by, pbx, moment_text(known_from), moment_text(known_until)),
     ).rowcount
+
+
+def can_fill(connection: sqlite3.Connection, pbx: str, *, known_from: datetime, known_until: datetime) -> bool:
+    """Whether `fill` would fill any."""
+    query = f"SELECT 1 FROM gap {_FILLABLE} LIMIT 1"  # noqa: S608 - our own words
+    values = (pbx, moment_text(known_from), moment_text(known_until))
+    return connection.execute(query, values).fetchone() is not None
+
+
+_FILLABLE: Final = (
+    "WHERE pbx = ? AND backfilled_at IS NULL AND from_at >= ? AND to_at <= ? AND NOT EXISTS "
+    "(SELECT 1 FROM live_call WHERE live_call.pbx = gap.pbx AND live_call.start_time <= gap.to_at)"
+)
 
 
 _READ: Final = "SELECT pbx, source, kind, since, place, read_until, records, rejects FROM source_place"

@@ -97,10 +97,13 @@ async def test_a_reject_that_is_read_again_stands_there_once(store: Store, write
     ids=["all known", "begins later", "a call of that time goes on", "a later call goes on"],
 )
 async def test_a_gap_is_not_filled_by_what_cannot_know_all_of_it(
-    writer: Writer, known_from: datetime, live_since: datetime | None, filled: int
+    store: Store, writer: Writer, known_from: datetime, live_since: datetime | None, filled: int
 ) -> None:
     anchors = [] if live_since is None else [LiveAnchor("x", "main", 1, live_since)]
     gaps: list[GapOpened | GapClosed] = [GapOpened("main", START, "agent_down"), GapClosed("main", START + 2 * MINUTE)]
     await writer.commit(Group(opened=anchors, gaps=gaps))
-    fill = partial(sources.fill, pbx="main", known_from=known_from, known_until=LATER + MINUTE, by="cdr", now=NOW)
-    assert await writer.transact(fill) == filled
+    known = {"known_from": known_from, "known_until": LATER + MINUTE}
+    can_fill = partial(sources.can_fill, pbx="main", **known)
+    assert await store.reader.run(can_fill) == bool(filled)
+    assert await writer.transact(partial(sources.fill, pbx="main", by="cdr", now=NOW, **known)) == filled
+    assert not await store.reader.run(can_fill)  # any more
