@@ -102,8 +102,9 @@ async def test_a_gap_is_not_filled_by_what_cannot_know_all_of_it(
     anchors = [] if live_since is None else [LiveAnchor("x", "main", 1, live_since)]
     gaps: list[GapOpened | GapClosed] = [GapOpened("main", START, "agent_down"), GapClosed("main", START + 2 * MINUTE)]
     await writer.commit(Group(opened=anchors, gaps=gaps))
-    known = {"known_from": known_from, "known_until": LATER + MINUTE}
-    can_fill = partial(sources.can_fill, pbx="main", **known)
+    until = LATER + MINUTE
+    can_fill = partial(sources.can_fill, pbx="main", known_from=known_from, known_until=until)
+    fill = partial(sources.fill, pbx="main", known_from=known_from, known_until=until, by="cdr", now=NOW)
     assert await store.reader.run(can_fill) == bool(filled)
-    assert await writer.transact(partial(sources.fill, pbx="main", by="cdr", now=NOW, **known)) == filled
+    assert await writer.transact(fill) == filled
     assert not await store.reader.run(can_fill)  # any more
