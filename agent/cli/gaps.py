@@ -1,4 +1,4 @@
-"""`edge-agent gaps list`: when a PBX was not heard, why, and what was found of that time afterwards."""
+"""`edge-agent gaps …`: when a PBX was not heard, why, what was found of it afterwards, and what was set aside."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from agent.cli.faults import CommandFailed
-from agent.cli.output import AsJson, counted, length, moment, say, say_json, table, zone
+from agent.cli.output import AsJson, counted, length, moment, printable, say, say_json, table, zone
 from agent.cli.settings import DEFAULT_FILE, ConfigFile, load_to_look
 from agent.cli.times import parse_moment
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Times in which a PBX was not heard.", no_args_is_help=True, rich_markup_mode=None)
 
 _SHOWN: Final = 100
+_RAW_SHOWN: Final = 200  # letters of a line
 _WORDS: Final = {
     "line_lost": "the line broke",
     "pbx_restarted": "the PBX was stopped or restarted",
@@ -68,6 +69,35 @@ def list_gaps(
     if len(found) > _SHOWN:
         say(f"… and {len(found) - _SHOWN} more; see --json")
     _tell_how_to_fill(found, settings)
+
+
+@app.command("rejects")
+def list_rejects(
+    *,
+    pbx: Annotated[str | None, typer.Option(metavar="NAME", help="Only those of this PBX.")] = None,
+    file: ConfigFile = DEFAULT_FILE,
+    as_json: AsJson = False,
+) -> None:
+    """List what stands in second sources and is no record, the latest first: where, why, and how it begins."""
+    from agent.cli.local import LocalCalls
+
+    settings = load_to_look(file)
+    with LocalCalls.of(settings) as calls:
+        found = calls.source_rejects(pbx=pbx)
+    for reject in found:
+        reject["raw"] = reject["raw"].decode("utf-8", "replace")
+    if as_json:
+        say_json(found)
+        return
+    if not found:
+        say("Nothing was set aside.")
+        return
+    for reject in found[:_SHOWN]:
+        say(printable(f"{moment(reject['at'])}  {reject['source']} of {reject['pbx']}, {reject['position']}"))
+        say(printable(f"    {reject['reason']}"))
+        say(printable(f"    {reject['raw'][:_RAW_SHOWN]}"))
+    if len(found) > _SHOWN:
+        say(f"… and {len(found) - _SHOWN} more; see --json")
 
 
 def _row(gap: dict[str, Any]) -> tuple[str, ...]:  # Any: columns

@@ -222,6 +222,14 @@ class LocalCalls:
             unfilled,
         )
 
+    def source_rejects(self, *, pbx: str | None = None) -> list[Row]:
+        """What stands in second sources and is no record, the latest first; `raw` as bytes."""
+        return self._rows(
+            "SELECT pbx, source, position, reason, raw, at FROM source_reject WHERE ?1 IS NULL OR pbx = ?1 "
+            "ORDER BY id DESC",
+            pbx,
+        )
+
     def source_places(self) -> list[Row]:
         """How far second sources were read."""
         return self._rows("SELECT pbx, source, read_until, records, rejects FROM source_place")

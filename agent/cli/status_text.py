@@ -119,7 +119,7 @@ def _gaps(status: "AgentStatus") -> str:
     if not without:
         return told
     names = f"PBX {without[0]}" if len(without) == 1 else f"{len(without)} PBXes"
-    return f"{told}; {names} cannot fill gaps without a second source: see edge-agent gaps list"
+    return f"{told}; no second source for {names}: edge-agent gaps list"
 
 
 def _source_lines(status: "AgentStatus", *, now: datetime) -> list[tuple[str, str]]:
@@ -131,8 +131,9 @@ def _source_lines(status: "AgentStatus", *, now: datetime) -> list[tuple[str, st
     if not told:
         return []
     rejects = sum(source.rejects for pbx in status.pbx for source in pbx.sources)
+    aside = f"; {counted(rejects, 'line')} set aside: edge-agent gaps rejects" if rejects else ""
     more = f" and {len(told) - 2} more" if len(told) > 2 else ""
-    return [("sources", f"{', '.join(told[:2])}{more}{f'; {rejects} lines not understood' if rejects else ''}")]
+    return [("sources", f"{', '.join(told[:2])}{more}{aside}")]
 
 
 def _centre(status: "AgentStatus", *, now: datetime) -> str:

@@ -8,7 +8,7 @@ from agent.cli.faults import ExitCode
 from agent.store import sources
 from agent.store.engine import open_store
 from agent.store.rows import moment_text
-from agent.store.sources import SourceState
+from agent.store.sources import Reject, SourceState
 from agent.store.writer import GapClosed, GapOpened, Group, Writer
 from tests.unit.cli.local_site import NOON, SETTINGS, LocalSite
 
@@ -46,6 +46,8 @@ def fill(site: LocalSite, until: datetime) -> None:
         sources.fill(connection, "main", known_from=since, known_until=until, by="cdr-csv", now=moment_text(NOON))
         state = SourceState("main", "cdr-csv", "cdr-csv", since=NOON, read_until=until, records=7, rejects=1)
         sources.keep(connection, state, now=moment_text(NOON))
+        reject = Reject("byte 7 of Master.csv", b"\x1b[2Jno CDR", "its 1 columns are not those of a CDR")
+        sources.note_rejects(connection, "main", "cdr-csv", [reject], now=moment_text(NOON))
 
     async def run() -> None:
         async with open_store(site.database) as store:
@@ -103,7 +105,7 @@ def test_a_status_counts_what_is_not_filled_and_says_why_it_stays_so(site: Local
     line = next(line for line in site.run("status").stdout.splitlines() if line.startswith("gaps"))
     assert line == (
         "gaps        3 gaps of the last 7 days not filled, 3 min in all; "
-        "PBX main cannot fill gaps without a second source: see edge-agent gaps list"
+        "no second source for PBX main: edge-agent gaps list"
     )
 
 
@@ -114,7 +116,20 @@ def test_a_status_tells_how_far_a_source_was_read(site: LocalSite) -> None:
     fill(site, begin + 2 * MINUTE)
     lines = site.run("status").stdout.splitlines()
     assert "gaps        2 gaps of the last 7 days not filled, 2 min in all" in lines
-    assert "sources     cdr-csv of main read until 58 min ago; 1 lines not understood" in lines
+    assert "sources     cdr-csv of main read until 58 min ago; 1 line set aside: edge-agent gaps rejects" in lines
+
+
+def test_what_was_set_aside_is_listed_without_obeying_it(site: LocalSite) -> None:
+    keep_gaps(site)
+    assert site.run("gaps", "rejects").stdout == "Nothing was set aside.\n"
+    fill(site, NOON + 2 * MINUTE)
+    assert site.run("gaps", "rejects").stdout.splitlines() == [
+        "2026-11-22 12:00:00  cdr-csv of main, byte 7 of Master.csv",
+        "    its 1 columns are not those of a CDR",
+        "    �[2Jno CDR",
+    ]
+    assert site.json("gaps", "rejects", "--pbx", "main")[0]["raw"] == "\x1b[2Jno CDR"
+    assert site.json("gaps", "rejects", "--pbx", "branch") == []
 
 
 def test_old_gaps_are_none_of_the_status(site: LocalSite) -> None:
