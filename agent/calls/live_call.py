@@ -13,7 +13,7 @@ from agent.calls.context import CallContext, CallState, Participant
 from agent.calls.events import DialStatus
 from agent.calls.leg import Leg, iso_text, seconds_between
 from agent.calls.numbers import presentation
-from agent.calls.outcome import MERGED, Decision, Outcome, decide
+from agent.calls.outcome import MERGED, UNSEEN, Decision, Outcome, decide
 from agent.calls.rules import CallRules
 from agent.calls.tenancy import Assignment, CallFacts, facts_of_legs
 from sync.models import Direction, HangupSource
@@ -360,6 +360,9 @@ class LiveCall:
         """How the call ended, and by which rule."""
         if self.merged_into is not None and self.answered_at is None:
             return MERGED
+        is_known = self.answered_at is not None or self.voicemail_at is not None or self.hung_up_by is not None
+        if self.end_estimated and not is_known and not self.is_cut_off:
+            return UNSEEN
         caller = self.caller
         originated = self.originated()
         attempts = [leg for leg in self.attempts() if not leg.is_local]

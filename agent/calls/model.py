@@ -418,7 +418,8 @@ class CallModel:
             rules=self.rules,
             linked={event.linked, native_id},
             caller_channel="" if is_begun_by_dialplan else native_id,
-            start_estimated=event.age_seconds is not None,
+            # A channel of a call whose first one was never told of: it began before anybody listened.
+            start_estimated=event.age_seconds is not None or event.channel != native_id,
         )
         for linked in call.linked:
             self._by_linked[linked] = call

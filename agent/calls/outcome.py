@@ -45,6 +45,9 @@ class Decision:
     because: str
 
 
+UNSEEN: Final = Decision(
+    Outcome(Status.FAILED, None), "its end was not seen, and nobody had answered as far as it was heard"
+)
 MERGED: Final = Decision(
     Outcome(Status.COMPLETED, None), "it went on in another call before anybody had answered (merged_into)"
 )

@@ -256,6 +256,16 @@ def _digits(number: str) -> str:
     return digits.lstrip("0") if len(digits) >= _PUBLIC_DIGITS else digits
 
 
+def outcome(call: "Row") -> str:
+    """In a word or two: calls that are not counted, and what is estimated, say so."""
+    if call["merged_into"] is not None:
+        return f"went on in …{call['merged_into'].rpartition(':')[2]}"
+    words = call["disposition"] or ("end not seen" if call["end_estimated"] else call["status"])
+    if call["transferred"]:
+        words += ", transferred"
+    return f"~ {words}" if call["start_estimated"] or call["end_estimated"] else words
+
+
 def headings() -> tuple[str, ...]:
     """What stands over `call_cells`."""
     return (f"STARTED {zone()}", "TENANT", "DIRECTION", "CALLER", "CALLEE", "OUTCOME", "TALK", "CALL")
@@ -269,7 +279,7 @@ def call_cells(call: "Row") -> tuple[str, ...]:
         call["direction"],
         call["caller_id"] or "-",
         call["callee_id"] or "-",
-        call["disposition"] or call["status"],
+        outcome(call),
         clock(call["talk_seconds"]),
         call["call_sid"],
     )

@@ -644,7 +644,7 @@ def test_a_call_that_ended_while_the_line_was_cut_ends_when_it_was_last_known_al
 def test_a_call_killed_with_the_pbx_while_ringing_failed() -> None:
     row = told(ringing().line_lost().wait(60).snapshot())
 
-    assert (row["status"], row["disposition"], row["end_estimated"]) == ("failed", "failed", True)
+    assert (row["status"], row["disposition"], row["end_estimated"]) == ("failed", None, True)
     assert row["total_seconds"] == 4
 
 
