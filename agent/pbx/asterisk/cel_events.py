@@ -35,6 +35,7 @@ from agent.calls.events import (
     PickedUp,
     QueueJoined,
     QueueLeft,
+    TransferWay,
     Unparked,
 )
 from agent.calls.rules import dialled_endpoints, endpoint_of, queue_name, resource_of
@@ -309,8 +310,18 @@ class _Story:
 
     def _attended_transferred(self, row: CelRow, channel: CelChannel) -> Iterator[CallEvent]:
         second = text_of(row, "channel2_uniqueid")
-        target = text_of(row, "transfer_target_channel_uniqueid") or None
-        yield AttendedTransferred(row.at, row.channel, row.linked, second, target)
+        target, transferee = (
+            text_of(row, "transfer_target_channel_uniqueid"),
+            text_of(row, "transferee_channel_uniqueid"),
+        )
+        if application := text_of(row, "app"):
+            transferee = "" if application == "Queue" else transferee  # it joins the queue by a row of its own
+            way = TransferWay.APPLICATION
+        elif second == row.channel and channel.bridge == text_of(row, "bridge1_id"):
+            way = TransferWay.THREE_WAY  # no row says so, but who consulted is back with who waited
+        else:
+            way = TransferWay.TALK
+        yield AttendedTransferred(row.at, row.channel, row.linked, second, _known(target), _known(transferee), way)
 
     def _picked_up(self, row: CelRow, channel: CelChannel) -> Iterator[CallEvent]:
         """Told of the channel that rang."""
@@ -361,3 +372,7 @@ def _dial_string(endpoint: str, data: str) -> str:
         if endpoint in dialled_endpoints(destination):
             return destination.strip().partition("/")[2]
     return ""
+
+
+def _known(channel: str) -> str | None:
+    return None if channel in {"", "N/A"} else channel
