@@ -12,6 +12,9 @@ from tests.pbx.stage.sip import Message, direction_of, media_address, sdp, tag_o
 PATIENCE_SECONDS = 15.0
 # Longer than the PBX makes each digit sound, shorter than it waits for the next.
 DIGIT_SECONDS = 0.2
+# Of a consultation in an application the PBX takes the other's channel there when the transfer is made, and loses it if
+# the consultation ends meanwhile.
+_CONSULTATION_STAYS_SECONDS = 0.1
 _MIRRORED = {"sendonly": "recvonly", "recvonly": "sendonly", "inactive": "inactive", "sendrecv": "sendrecv"}
 
 
@@ -369,12 +372,20 @@ class Call:
     def _notified(self, request: Message) -> None:
         if request.body.startswith("SIP/2.0 "):
             self._referred_codes.append(int(request.body.split()[1]))
-        if "terminated" in request.get("Subscription-State"):
-            # The PBX waits for the phone to hang up, and phones do so when they hear that it went well.
-            # A consultation that nobody answered the PBX ends by itself; it may get lost in a CANCEL of ours.
-            for call in [self, *self._consultations] if 200 in self._referred_codes else []:
-                if not call.is_over and call._answered.at is not None:
-                    self._exchange.run(call.hang_up(), name="hang up after a transfer")
+        if "terminated" in request.get("Subscription-State") and 200 in self._referred_codes:
+            self._exchange.run(self._leave_after_a_transfer(), name="hang up after a transfer")
+
+    async def _leave_after_a_transfer(self) -> None:
+        """The PBX waits for the phone to hang up, and phones do so when they hear that it went well.
+
+        A consultation that nobody answered the PBX ends by itself; it may get lost in a CANCEL of ours.
+        """
+        if not self.is_over:
+            await self.hang_up()
+        await asyncio.sleep(_CONSULTATION_STAYS_SECONDS)
+        for call in self._consultations:
+            if not call.is_over and call._answered.at is not None:
+                await call.hang_up()
 
     # Pieces of requests
 

@@ -26,7 +26,15 @@ UNTOLD_FACTS = re.compile(r" (position|space)=\S+")
 # Before STREAM_BEGIN there was (Asterisk 22) nothing is told of music either, and so nothing of hold but by parking;
 # who waits alone with music while another is consulted by the feature code looks like who talks with nobody.
 WITHOUT_MUSIC = "stage/16/"
-ALONE_WITH_MUSIC = re.compile(r"attended_transfer_by_feature_code_|consultation_by_feature_code_")
+ALONE_WITH_MUSIC = re.compile(
+    r"attended_transfer_by_feature_code_|consultation_by_feature_code_|three_put_together_by_feature_code"
+)
+# Music that sounds through a Local channel with /n is told of that channel.
+UNTOLD_HOLD = {"queue_whose_agent_behind_a_local_channel_holds_the_caller"}
+# Whom a transfer brings into a room enters it without a row.
+UNTOLD_ROOMS = {"attended_transfer_into_a_conference"}
+# That a phone which was picked up is still asked to accept is not told: of two, the first has answered.
+UNTOLD_ACCEPTANCE = {"group_in_which_two_pick_up_and_one_accepts"}
 # Two queues in a row are one Queue, and when it became the second is seen in music at the earliest.
 QUEUES_IN_A_ROW = {"stage/16/queue_in_vain_and_then_another"}
 # The caller's row names the callee, who hung up long before: nobody can know whether the caller or the PBX ended it.
@@ -37,15 +45,24 @@ def as_far_as_told(truth: CallTruth, name: str) -> CallTruth:
     """The truth without what CEL cannot tell."""
     scenario = name.rpartition("/")[2]
     untold = set(UNTOLD_COLUMNS)
-    is_hold_told = not name.startswith(WITHOUT_MUSIC) or scenario.startswith("parked")
+    has_music = not name.startswith(WITHOUT_MUSIC) and scenario not in UNTOLD_HOLD
+    is_hold_told = has_music or scenario.startswith("parked")
     if not is_hold_told:
         untold.add("hold")
         if ALONE_WITH_MUSIC.match(scenario):
             untold.add("talk")
     if scenario in UNTOLD_HANGUPS:
         untold.add("hangup_source")
+    if scenario in UNTOLD_ACCEPTANCE:
+        untold.add("answered_by")
+    is_room_untold = scenario in UNTOLD_ROOMS and truth.transferred
+    if is_room_untold:
+        untold.add("conference")
     legs = [replace(leg, rung=None, hold=leg.hold if is_hold_told else None) for leg in truth.legs]
-    timeline = _told(truth.timeline, but=("hangup ",) if scenario in UNTOLD_HANGUPS else ())
+    but = {"hangup ": scenario in UNTOLD_HANGUPS, "conference ": is_room_untold}
+    timeline = _told(truth.timeline, but=tuple(event for event, is_untold in but.items() if is_untold))
+    if scenario in UNTOLD_ACCEPTANCE:
+        timeline = [{re.sub(r"^answered .*", "answered -", sentence) for sentence in step} for step in timeline]
     if name in QUEUES_IN_A_ROW:
         answered = next(number for number, step in enumerate(timeline) if any("answered" in one for one in step))
         timeline[1 : answered + 1] = [set().union(*timeline[1 : answered + 1])]
@@ -103,7 +120,9 @@ def test_the_usual_choice_of_applications_tells_the_rest(name: str) -> None:
 
 
 # With `dateformat=%F %T`, who gave up first within a second cannot be seen, nor who was gone a second before.
-UNTOLD_BY_SECONDS = {"blind_transfer_and_the_caller_gives_up", "survey_after_the_callee_hung_up"}
+UNTOLD_BY_SECONDS = {
+    "blind_transfer_and_the_caller_gives_up", "survey_after_the_callee_hung_up", "three_put_together_by_feature_code",
+}  # fmt: skip
 PLAIN = (
     "direction", "caller_id", "caller_name", "callee_id", "answered_by", "last_answered_by", "status", "disposition",
     "hangup_source", "hangup_cause", "queue", "conference", "transferred", "merged_into",
@@ -135,7 +154,13 @@ def test_both_accounts_of_a_call_give_it_the_same_name_and_say_the_same_of_it(na
 
     live = {row["call_sid"]: row for row in (call.to_row() for call in model.take_ended())}
     assert told.keys() == live.keys()
-    but = {"hangup_source"} if name.rpartition("/")[2] in UNTOLD_HANGUPS else set()
+    scenario = name.rpartition("/")[2]
+    untold = {
+        "hangup_source": UNTOLD_HANGUPS,
+        "conference": UNTOLD_ROOMS,
+        "answered_by": UNTOLD_ACCEPTANCE,
+    }
+    but = {column for column, scenarios in untold.items() if scenario in scenarios}
     for sid, row in live.items():
         assert {key: told[sid][key] for key in PLAIN if key not in but} == {
             key: row[key] for key in PLAIN if key not in but

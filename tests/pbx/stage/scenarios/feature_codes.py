@@ -1,4 +1,4 @@
-"""What is done by pressing digits while one talks: #1 sends the other party on, *2 consults first."""
+"""What is done by pressing digits while one talks: #1 sends on, *2 consults first, *3 then puts all three together."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -252,6 +252,55 @@ async def consultation_by_feature_code_aborted(cast: Cast) -> Sequence[CallTruth
                 {f"joined {second}", f"?joined {first}"},
                 {f"left {second}", f"?left {first}", f"?unheld {first}", f"?joined {first}", f"?joined {outside}"},
                 hangup(outside, "caller") | left(outside, first),
+            ],
+        )
+    ]
+
+
+@scenario()
+async def three_put_together_by_feature_code(cast: Cast) -> Sequence[CallTruth]:
+    """*3 ends the consultation with all three talking: nobody is handed on, also when who did it leaves first."""
+    outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
+    caller, callee = await connect(outside, cast.did(1), first)
+    await pause(TALK)
+    asked = await _consult(callee, second)
+    target = await second.rings()
+    await pause(RING)
+    await target.answer()
+    await pause(TALK)
+    together = await callee.press("*3")
+    await pause(TALK)
+    await callee.hang_up()
+    await pause(TALK)
+    end = await caller.hang_up()
+    await target.until_ended()
+
+    hold, talk = seconds(asked, together), seconds(callee.answered_at, end)
+    return [
+        inbound(
+            caller,
+            by=callee,
+            last_answered_by=second.number,
+            end=end,
+            talk=talk,
+            hold=hold,
+            hangup_cause=NORMAL_CLEARING,
+            hangup_source="caller",
+            slack=SLOW,
+            legs=[
+                caller_leg(outside, talk=None, hold=hold),
+                called_leg(first, talk=None),
+                called_leg(second, talk=seconds(target.answered_at, end)),
+            ],
+            timeline=[
+                f"answered {first}",
+                joined(outside, first),
+                *_consulting(outside, first),
+                {f"joined {second}", f"?joined {first}", f"?joined {outside}", f"?unheld {first}"},
+                {f"left {first}", f"?hangup {first}"},
+                # It may be told once, or of the consultation and of the three.
+                {f"?joined {first}", f"?joined {outside}", f"?unheld {first}", f"?left {first}", f"?hangup {first}"},
+                hangup(outside, "caller") | left(outside, second),
             ],
         )
     ]

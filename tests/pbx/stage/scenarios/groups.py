@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from tests.pbx.stage.phone import Call
 from tests.pbx.stage.scenario import RING, TALK, Cast, pause, scenario
-from tests.pbx.stage.telling import caller_leg, hangup, inbound, missed_leg
-from tests.pbx.stage.truth import CallTruth, seconds
+from tests.pbx.stage.telling import called_leg, caller_leg, hangup, inbound, missed_leg
+from tests.pbx.stage.truth import CallTruth, LegTruth, seconds
 from tests.pbx.stage.usual import talked
 
 # Each member behind a Local channel of its own, as FreePBX rings its groups.
@@ -137,5 +137,52 @@ async def hunt_from_one_phone_to_the_next(cast: Cast) -> Sequence[CallTruth]:
             by="callee",
             ring=seconds(missed.rang_at, missed.ended_at) + seconds(target.rang_at, target.answered_at),
             missed=[missed_leg(missed.phone, "NOANSWER")],
+        )
+    ]
+
+
+# Whoever picks up has to accept by pressing 1, as FreePBX's groups ask for.
+_CONFIRMED = """exten => 902165551ii5,1,Dial(Local/1ii1@confirmed-ii&Local/1ii2@confirmed-ii,20)
+ same => n,Hangup()
+[confirmed-ii]
+exten => _1XXX,1,Dial(PJSIP/${EXTEN},20,U(confirm-ii))
+ same => n,Hangup()
+[confirm-ii]
+exten => s,1,Read(KEY,,1,,1,10)
+ same => n,GotoIf($["${KEY}"="1"]?accepted)
+ same => n,Set(GOSUB_RESULT=CONTINUE)
+ same => n(accepted),Return()"""
+
+
+@scenario(inbound=_CONFIRMED)
+async def group_in_which_two_pick_up_and_one_accepts(cast: Cast) -> Sequence[CallTruth]:
+    """The other is still being asked when the two talk, and hangs up; that ends nothing."""
+    caller, (target, other) = await _ring(cast, 2)
+    await pause(RING)
+    await other.answer()
+    await target.answer()
+    await pause(TALK)
+    accepted = await target.press("1")
+    await caller.until_answered()
+    await pause(RING)
+    await other.hang_up()
+    await pause(TALK)
+    end = await caller.hang_up()
+    await target.until_ended()
+    talk = seconds(accepted, end)
+    return [
+        talked(
+            inbound,
+            caller,
+            target,
+            end=end,
+            talk=talk,
+            legs=[
+                caller_leg(caller.phone, talk=talk),
+                called_leg(target.phone, talk=talk),
+                LegTruth(number=other.phone.number, rung=True, answered=True),
+            ],
+            legs_at_once=True,
+            slack={"talk": 0.5},  # the PBX knows a digit when it is over
         )
     ]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tests.pbx.stage.queueing import TO_THE_QUEUE, a_queue, left_queue, queued, rung
 from tests.pbx.stage.scenario import RING, TALK, Cast, pause, scenario
-from tests.pbx.stage.telling import called_leg, caller_leg, hangup, inbound, missed_leg
+from tests.pbx.stage.telling import called_leg, caller_leg, hangup, inbound, joined, left, missed_leg
 from tests.pbx.stage.truth import CallTruth, seconds
 from tests.pbx.stage.usual import talked
 
@@ -170,5 +170,48 @@ async def queue_left_by_a_key(cast: Cast) -> Sequence[CallTruth]:
             queue_wait=seconds(caller.answered_at, gone),
             legs=[caller_leg(outside, talk=talk), missed_leg(first, None), called_leg(third, talk=talk)],
             before=[queued(cast, caller), left_queue(cast, caller)],
+        )
+    ]
+
+
+@scenario(
+    inbound=TO_THE_QUEUE + "\n[agents-ii]\nexten => _1XXX,1,Dial(PJSIP/${EXTEN},20,tT)\n same => n,Hangup()",
+    queues=a_queue(1, "Local/1ii1@agents-ii/n", timeout=15),
+)
+async def queue_whose_agent_behind_a_local_channel_holds_the_caller(cast: Cast) -> Sequence[CallTruth]:
+    outside, agent = cast.outside(1), cast.phone(1)
+    caller = await outside.call(cast.did(5))
+    target = await agent.rings()
+    await pause(RING)
+    await target.answer()
+    await pause(TALK)
+    held = await target.hold()
+    await pause(TALK)
+    taken_back = await target.unhold()
+    await pause(TALK)
+    end = await caller.hang_up()
+    await target.until_ended()
+
+    talk, hold = seconds(target.answered_at, end), seconds(held, taken_back)
+    return [
+        talked(
+            inbound,
+            caller,
+            target,
+            end=end,
+            hold=hold,
+            pbx_answer=caller.answered_at,
+            queue=cast.special(6, 1),
+            queue_position=1,
+            queue_wait=seconds(caller.answered_at, target.answered_at),
+            legs=[caller_leg(outside, talk=talk, hold=hold), called_leg(agent, talk=talk)],
+            timeline=[
+                queued(cast, caller),
+                {f"answered {agent}", left_queue(cast, caller)},
+                joined(outside, agent),
+                f"held {agent}",
+                f"unheld {agent}",
+                hangup(outside, "caller") | left(outside, agent),
+            ],
         )
     ]

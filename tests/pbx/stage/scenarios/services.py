@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from tests.pbx.stage.phone import Call
 from tests.pbx.stage.scenario import RING, TALK, Cast, connect, pause, scenario
-from tests.pbx.stage.telling import called_leg, caller_leg, hangup, inbound, joined, left, missed_leg
+from tests.pbx.stage.telling import called_leg, caller_leg, hangup, inbound, internal, joined, left, missed_leg
 from tests.pbx.stage.truth import CallTruth, LegTruth, seconds
 from tests.pbx.stage.usual import talked
 
@@ -252,3 +252,30 @@ async def menu_in_which_the_caller_dials_an_extension(cast: Cast) -> Sequence[Ca
     end = await caller.hang_up()
     await target.until_ended()
     return [talked(inbound, caller, target, end=end, pbx_answer=caller.answered_at)]
+
+
+@scenario(
+    internal="exten => 4ii1,1,VoiceMailMain(1ii1@default,s)\n same => n,Hangup()",
+    voicemail=_MAILBOX,
+)
+async def voicemail_that_its_owner_listens_to(cast: Cast) -> Sequence[CallTruth]:
+    first = cast.phone(1)
+    caller = await first.call(cast.special(4, 1))
+    await caller.until_answered()
+    await pause(1.0)
+    end = await caller.hang_up()
+    return [
+        internal(
+            caller,
+            answered_by="VoiceMailMain",
+            last_answered_by="VoiceMailMain",
+            answer=caller.answered_at,
+            end=end,
+            hangup_source="caller",
+            open=frozenset(
+                {"talk"}
+            ),  # a room is told as talked in, a wake-up call is not; of a mailbox nothing is said
+            legs=[caller_leg(first)],
+            timeline=[{"answered VoiceMailMain", f"?joined {first}"}, hangup(first, "caller") | {f"?left {first}"}],
+        )
+    ]
