@@ -1,0 +1,160 @@
+"""A connection to a PBX's MariaDB or MySQL that only reads, gives up in time, and says in a sentence what fails."""
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pymysql
+from pydantic import SecretStr
+from pymysql.connections import Connection
+from pymysql.constants import CR, ER
+from pymysql.converters import encoders
+
+from agent.errors import AgentError
+
+CONNECT_SECONDS: Final = 10
+READ_SECONDS: Final = 60
+# Values come as the bytes that are stored, and TIMESTAMP in UTC. MariaDB then also ends what we no longer wait for.
+_SESSION: Final = (
+    "SET SESSION character_set_results = NULL, time_zone = '+00:00', sql_mode = '' "
+    f"/*M!100101 , max_statement_time = {READ_SECONDS} */"
+)
+_NO_CONVERSIONS: Final[Any] = dict(encoders)  # Any: the library's own types do not fit each other
+_STATEMENT_TIMEOUT: Final = 1969
+
+
+class TableTrouble(AgentError):
+    """A table cannot be read now; the text says why and what to do. Try again after a while."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableAddress:
+    """Where a table is and who reads it."""
+
+    host: str
+    user: str
+    database: str
+    table: str
+    port: int = 3306
+    password: SecretStr | None = None
+    tls: bool = False  # encrypted, and the server has to show a certificate that is trusted
+    tls_ca_file: Path | None = None  # None: the machine's authorities
+
+    @property
+    def server(self) -> str:
+        """For people."""
+        return f"{self.host}:{self.port}"
+
+
+class ReadOnly:
+    """An open connection. Every failure is a TableTrouble; then it is of no more use."""
+
+    def __init__(self, address: TableAddress) -> None:
+        self._address = address
+        with self._telling():
+            self._connection: Connection[pymysql.cursors.Cursor] = pymysql.connect(
+                host=address.host,
+                port=address.port,
+                user=address.user,
+                password=address.password.get_secret_value() if address.password else "",
+                database=address.database,
+                connect_timeout=CONNECT_SECONDS,
+                read_timeout=READ_SECONDS + 5,
+                write_timeout=CONNECT_SECONDS,
+                charset="utf8",  # of what we say; older servers know no utf8mb4
+                use_unicode=False,
+                conv=_NO_CONVERSIONS,
+                autocommit=True,
+                # Not "if the server can": old servers can only what nobody should, and then there is no connection.
+                ssl=self._tls() if address.tls else None,
+                ssl_disabled=not address.tls,
+            )
+            self.rows(_SESSION)
+
+    def close(self) -> None:
+        """Let go of it; never fails."""
+        with self._telling(quietly=True):
+            self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """What is read within is of one moment, where the table's engine can do that (InnoDB, not MyISAM)."""
+        self._begin()
+        yield
+        self.rows("COMMIT")
+
+    def rows(self, query: str, *values: str | int) -> list[tuple[bytes | None, ...]]:
+        """All rows of a query; its texts as stored."""
+        with self._telling(), self._connection.cursor() as cursor:
+            cursor.execute(query, values or None)
+            return list(cursor.fetchall())
+
+    def _begin(self) -> None:
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute("START TRANSACTION READ ONLY")
+        except pymysql.err.ProgrammingError:  # MariaDB 5.5, as in Issabel 4
+            self.rows("START TRANSACTION")
+        except (pymysql.Error, OSError) as exc:
+            raise TableTrouble(_sentence(exc, self._address)) from None
+
+    def _tls(self) -> ssl.SSLContext:
+        try:
+            return ssl.create_default_context(cafile=self._address.tls_ca_file)
+        except OSError as exc:
+            raise TableTrouble(f"{self._address.tls_ca_file} is no file of certificates: {exc}") from None
+
+    @contextmanager
+    def _telling(self, *, quietly: bool = False) -> Iterator[None]:
+        try:
+            yield
+        # RuntimeError: a way to log in that needs another library.
+        except (pymysql.Error, OSError, RuntimeError) as exc:
+            if not quietly:
+                # What the library knows of the connection stays behind.
+                raise TableTrouble(_sentence(exc, self._address)) from None
+
+
+def _sentence(exc: Exception, at: TableAddress) -> str:
+    code = exc.args[0] if exc.args and isinstance(exc.args[0], int) else 0
+    said = str(exc.args[-1]) if exc.args else type(exc).__name__
+    cause = getattr(exc, "original_exception", None)
+    if isinstance(cause, ssl.SSLError):
+        return f"{at.server} shows no certificate that is trusted ({cause.reason}); name its authority's file"
+    if isinstance(cause, TimeoutError):
+        said = "no answer in time"
+    elif isinstance(cause, OSError):
+        said = cause.strerror or said
+    table = f"{at.database}.{at.table}"
+    template = _SENTENCES.get(code, "{table} at {server} cannot be read: {said}")
+    return template.format(server=at.server, user=at.user, database=at.database, table=table, said=said)
+
+
+_AWAY: Final = "no MariaDB answers at {server} ({said}); is it running, and does it listen there?"
+_NO_RIGHT: Final = "the user {user} may not read {table} at {server}; GRANT SELECT ON {table} to it"
+_CLOSED: Final = "MariaDB at {server} closed the connection or does not answer any more"
+_NOBODY: Final = "MariaDB at {server} lets nobody in from this machine: {said}"
+_FULL: Final = "MariaDB at {server} has no connection left (max_connections)"
+_SENTENCES: Final = {
+    CR.CR_CONN_HOST_ERROR: _AWAY,
+    CR.CR_CONNECTION_ERROR: _AWAY,
+    CR.CR_SSL_CONNECTION_ERROR: "MariaDB at {server} offers no TLS; configure ssl_cert and ssl_key there",
+    CR.CR_SERVER_GONE_ERROR: _CLOSED,
+    CR.CR_SERVER_LOST: _CLOSED,
+    ER.ACCESS_DENIED_ERROR: (
+        "MariaDB at {server} denies access to the user {user}: a wrong password, or no such user from this machine"
+    ),
+    ER.DBACCESS_DENIED_ERROR: _NO_RIGHT,
+    ER.TABLEACCESS_DENIED_ERROR: _NO_RIGHT,
+    ER.COLUMNACCESS_DENIED_ERROR: _NO_RIGHT,
+    ER.BAD_DB_ERROR: "MariaDB at {server} has no database {database}",
+    ER.NO_SUCH_TABLE: "MariaDB at {server} has no table {table}",
+    ER.HOST_NOT_PRIVILEGED: _NOBODY,
+    ER.HOST_IS_BLOCKED: _NOBODY,
+    ER.CON_COUNT_ERROR: _FULL,
+    ER.TOO_MANY_USER_CONNECTIONS: _FULL,
+    _STATEMENT_TIMEOUT: "{table} at {server} is too slow to be read; has it an index on its time?",
+}
