@@ -2,7 +2,8 @@
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from config.settings import Settings
 
 _ANSWER_SECONDS: Final = 120.0  # between two words of progress
+_CALLS_SHOWN: Final = 50
+_KINDS_SHOWN: Final = 20
 Progress = dict[str, Any]  # Any: JSON
 _REASONS: Final = {
     "journal_begins_later": "began before the journal does",
@@ -28,8 +31,14 @@ _REASONS: Final = {
 
 
 def rebuild(settings: "Settings", *, since: datetime, until: datetime | None, dry_run: bool) -> Progress:
-    """Do it, showing on a terminal how far it is; the last word, with every call that is changed in it."""
+    """Do it, showing on a terminal how far it is; the last word, with every call that is changed in it.
+
+    `still_live` is how many calls of that time the running agent goes on telling by the rules it had.
+    """
+    if until is not None and since >= until:
+        raise CommandFailed("--since has to be before --until")
     collected = _Collected()
+    live = 0
     query = {"since": since.astimezone(UTC).isoformat(), "dry_run": "true" if dry_run else "false"}
     if until is not None:
         query["until"] = until.astimezone(UTC).isoformat()
@@ -38,13 +47,20 @@ def rebuild(settings: "Settings", *, since: datetime, until: datetime | None, dr
             if "error" in told:
                 raise CommandFailed(f"{told['error']}; what was changed until then stays, begin again to go on")
             collected.add(told)
+        live = _still_live(settings, since, until)
     except NotRunning:
         asyncio.run(_without_agent(settings, since, until, dry_run, collected.add))
     finally:
         collected.clear_line()
     if not collected.last.get("done"):
         raise CommandFailed("the agent broke off; what was changed until then stays, begin again to go on")
-    return {**collected.last, "calls": collected.calls, "dry_run": dry_run}
+    return {**collected.last, "calls": collected.calls, "dry_run": dry_run, "still_live": live}
+
+
+def _still_live(settings: "Settings", since: datetime, until: datetime | None) -> int:
+    calls = RunningAgent(settings.socket_file).get("/v1/calls")["calls"]
+    begun = [datetime.fromisoformat(call["call_start_time"]) for call in calls]
+    return sum(at >= since and (until is None or at < until) for at in begun)
 
 
 class _Collected:
@@ -106,33 +122,59 @@ def say_rebuilt(told: Progress) -> None:
         f"{counted(told['looked_at'], 'call')} looked at: {told['changed']} {would}changed, "
         f"{told['unchanged']} as they were, {left} left alone"
     )
-    changed = [call for call in told["calls"] if call["fields"]]
-    if changed:
-        say()
-        headings = (f"STARTED {zone()}", "CALL", "REVISION", "CHANGED")
-        for line in table(headings, [_cells(call) for call in changed]):
-            say(line)
+    changed = sorted((call for call in told["calls"] if call["fields"]), key=lambda call: str(call["start_time"]))
+    for line in _change_lines(changed):
+        say(line)
     if left:
         say()
         for reason, count in told["left_alone"].items():
             say(f"left alone, {_REASONS.get(reason, reason)}: {count}")
-    for call in told["calls"]:
-        if call["tenant_kept_from"] is not None:
-            say(
-                painted(
-                    f"{printable(call['call_sid'])} keeps its tenant {call['tenant']}, although the rules now name "
-                    f"{call['tenant_kept_from']}: the centre may have it under that name",
-                    Colour.CAREFUL,
-                )
-            )
+    for line in _kept_lines([call for call in told["calls"] if call["tenant_kept_from"] is not None]):
+        say(painted(line, Colour.CAREFUL))
     if told["not_stored"]:
         say(f"{counted(told['not_stored'], 'call')} in the journal and not in the database; not put back")
+    if told["still_live"]:
+        one = told["still_live"] == 1
+        say(
+            f"{counted(told['still_live'], 'call')} still {'goes' if one else 'go'} on; run this again when "
+            f"{'it has' if one else 'they have'} ended"
+        )
+
+
+def _change_lines(changed: list[Progress]) -> Iterator[str]:
+    """How many calls change in which way, then the oldest of them one by one."""
+    if not changed:
+        return
+    kinds = Counter(_changes(call) for call in changed)
+    yield ""
+    for kind, count in kinds.most_common(_KINDS_SHOWN):
+        yield f"{printable(kind)}: {counted(count, 'call')}"
+    if len(kinds) > _KINDS_SHOWN:
+        yield f"… and {counted(len(kinds) - _KINDS_SHOWN, 'other kind')} of change"
+    yield ""
+    headings = (f"STARTED {zone()}", "CALL", "REVISION", "CHANGED")
+    yield from table(headings, [_cells(call) for call in changed[:_CALLS_SHOWN]])
+    if len(changed) > _CALLS_SHOWN:
+        yield f"… and {len(changed) - _CALLS_SHOWN} more; --json tells all"
+
+
+def _kept_lines(kept: list[Progress]) -> Iterator[str]:
+    for call in kept[:_CALLS_SHOWN]:
+        yield (
+            f"{printable(call['call_sid'])} keeps its tenant {call['tenant']}, although the rules now name "
+            f"{call['tenant_kept_from']}: the centre may have it under that name"
+        )
+    if len(kept) > _CALLS_SHOWN:
+        yield f"… and {len(kept) - _CALLS_SHOWN} more keep their tenant; --json tells all"
 
 
 def _cells(call: Progress) -> tuple[str, str, str, str]:
-    fields = [_field(name, change) for name, change in call["fields"].items()]
     start = moment(datetime.fromisoformat(call["start_time"]))
-    return start, call["call_sid"], str(call["revision"]), ", ".join(fields)
+    return start, call["call_sid"], str(call["revision"]), _changes(call)
+
+
+def _changes(call: Progress) -> str:
+    return ", ".join(_field(name, change) for name, change in call["fields"].items())
 
 
 def _field(name: str, change: dict[str, Any] | None) -> str:  # Any: JSON
