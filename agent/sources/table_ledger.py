@@ -8,7 +8,7 @@ than before (a call of more than a day, a table that was repaired) is told again
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
@@ -18,7 +18,10 @@ DAY_CHARS: Final = 10
 SPAN_DAYS: Final = 3  # of the past, looked at in one go
 BATCH_ROWS: Final = 1000
 MAX_KEYS: Final = 200_000  # of rows seen, some 15 MB; beyond it those of the oldest ten minutes are forgotten
+RECENT_KEYS: Final = 200  # of rows told last; a place holds them, as rows of the same seconds come in any order
 SWEEP_DAYS: Final = 31  # of older days that are counted
+
+_TRIMMED: Final = 50
 
 Raw = tuple[bytes | None, ...]
 
@@ -51,12 +54,21 @@ class LedgerPlace:
     tallies: Mapping[str, Tally]
     bucket: str = ""  # the ten minutes that are being told
     tally: Tally = NOTHING
+    keys: Sequence[int] = ()  # of all rows told lately, by the one process
+    key_count: int = 0  # so many of them up to here
 
     def as_json(self) -> dict[str, Any]:  # Any: JSON
         """For JSON."""
         tallies = {**self.tallies, self.bucket: self.tally} if self.bucket else self.tallies
         seen = {bucket: list(tally) for bucket, tally in tallies.items() if tally.rows}
-        return {"begun": self.begun, "read_to": self.read_to, "days": dict(self.days), "buckets": seen}
+        recent = list(self.keys[max(0, self.key_count - RECENT_KEYS) : self.key_count])
+        return {
+            "begun": self.begun,
+            "read_to": self.read_to,
+            "days": dict(self.days),
+            "buckets": seen,
+            "recent": recent,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +103,6 @@ class _Keyed(NamedTuple):
     raw: Raw
 
 
-@dataclass(slots=True)
-class _Rows:
-    """The rows of ten minutes, in the order in which their calls ended."""
-
-    keyed: list[_Keyed] = field(default_factory=list)
-
-    def tally(self, count: int | None = None) -> Tally:
-        keys = [each.key for each in self.keyed[:count]]
-        return Tally(len(keys), mixed(keys))
-
-
 class Ledger:
     """The place in such a table, whose columns of interest are where `columns` says."""
 
@@ -112,11 +113,15 @@ class Ledger:
         self.read_to: str = told.get("read_to", self.begun)
         self._days: dict[str, int] = dict(told.get("days", {}))
         self._seen = {bucket: _Seen(Tally(*tally), None) for bucket, tally in told.get("buckets", {}).items()}
+        self._keys: list[int] = list(told.get("recent", []))
 
     @property
     def place(self) -> LedgerPlace:
         """Behind all that was told."""
-        return LedgerPlace(self.begun, self.read_to, dict(self._days), self._tallies())
+        tallies = {bucket: seen.tally for bucket, seen in self._seen.items()}
+        return LedgerPlace(
+            self.begun, self.read_to, dict(self._days), tallies, keys=self._keys, key_count=len(self._keys)
+        )
 
     def span(self, floor: str) -> tuple[str, str | None]:
         """Which days to count next, by ten minutes; from `floor`, a day, they have no end."""
@@ -182,35 +187,39 @@ class Ledger:
         self._forget()
         return told
 
-    def _take_bucket(self, bucket: str, found: _Rows) -> list[SeenRow]:
+    def _take_bucket(self, bucket: str, found: list[_Keyed]) -> list[SeenRow]:
         unseen = self._unseen(self._seen.get(bucket), found)
         new = {each.key for each in unseen}
-        rows = [each.key for each in found.keyed if each.key not in new]
-        tally = Tally(len(rows), mixed(rows))
+        tally = _tally([each for each in found if each.key not in new])
         base = self.place
         told = []
-        at = LedgerPlace(base.begun, base.read_to, base.days, base.tallies, bucket, tally)
+        at = replace(base, bucket=bucket, tally=tally)
         for each in unseen:
             tally = Tally(tally.rows + 1, tally.mix ^ each.key)
-            after = LedgerPlace(base.begun, base.read_to, base.days, base.tallies, bucket, tally)
+            self._keys.append(each.key)
+            after = replace(at, tally=tally, key_count=len(self._keys))
             told.append(SeenRow(each.raw, at, after))
             at = after
-        self._seen[bucket] = _Seen(tally, frozenset(each.key for each in found.keyed))
+        self._seen[bucket] = _Seen(tally, frozenset(each.key for each in found))
         return told
 
-    @staticmethod
-    def _unseen(seen: _Seen | None, found: _Rows) -> Sequence[_Keyed]:
+    def _unseen(self, seen: _Seen | None, found: list[_Keyed]) -> list[_Keyed]:
         if seen is None:
-            return found.keyed
+            return found
         if seen.keys is not None:
-            return [each for each in found.keyed if each.key not in seen.keys]
-        # Those whose calls ended first were most likely written first; if not, all ten minutes are told again.
-        if found.tally(seen.tally.rows) == seen.tally:
-            return found.keyed[seen.tally.rows :]
-        return found.keyed
+            return [each for each in found if each.key not in seen.keys]
+        recent = set(self._keys)
+        others = [each for each in found if each.key not in recent]
+        # Those whose calls ended first were most likely written first; if not, all are told again.
+        rows = seen.tally.rows - (len(found) - len(others))
+        mix = seen.tally.mix ^ mixed(each.key for each in found if each.key in recent)
+        if rows >= 0 and _tally(others[:rows]) == (rows, mix):
+            return others[rows:]
+        return others
 
-    def _by_bucket(self, rows: Iterable[Raw]) -> dict[str, _Rows]:
-        found: dict[str, _Rows] = {}
+    def _by_bucket(self, rows: Iterable[Raw]) -> dict[str, list[_Keyed]]:
+        """In the order in which their calls ended."""
+        found: dict[str, list[_Keyed]] = {}
         equal: Counter[int] = Counter()
         for raw in rows:
             start = (raw[self._columns.start] or b"").decode("ascii", "replace")
@@ -218,9 +227,9 @@ class Ledger:
             equal[key] += 1
             if equal[key] > 1:  # two rows that are the same are two rows
                 key = _key((*raw, b"%d" % equal[key]))
-            found.setdefault(start[:BUCKET_CHARS], _Rows()).keyed.append(_Keyed(*self._ended(start, raw), key, raw))
+            found.setdefault(start[:BUCKET_CHARS], []).append(_Keyed(*self._ended(start, raw), key, raw))
         for each in found.values():
-            each.keyed.sort(key=_order)
+            each.sort(key=_order)
         return dict(sorted(found.items()))
 
     def _ended(self, start: str, raw: Raw) -> tuple[str, int]:
@@ -235,6 +244,8 @@ class Ledger:
             return start, number
 
     def _forget(self) -> None:
+        if len(self._keys) > _TRIMMED * RECENT_KEYS:
+            self._keys = self._keys[-RECENT_KEYS:]  # places made before have the longer one
         kept = sum(len(seen.keys) for seen in self._seen.values() if seen.keys)
         for bucket in sorted(self._seen):
             if kept <= MAX_KEYS:
@@ -242,9 +253,6 @@ class Ledger:
             seen = self._seen[bucket]
             kept -= len(seen.keys or ())
             seen.keys = None
-
-    def _tallies(self) -> dict[str, Tally]:
-        return {bucket: seen.tally for bucket, seen in self._seen.items()}
 
 
 def later(day: str, days: int) -> str:
@@ -268,6 +276,10 @@ def mixed(keys: Iterable[int]) -> int:
     for key in keys:
         mix ^= key
     return mix
+
+
+def _tally(rows: Sequence[_Keyed]) -> Tally:
+    return Tally(len(rows), mixed(each.key for each in rows))
 
 
 def _key(raw: Raw) -> int:

@@ -91,14 +91,22 @@ def test_rows_whose_calls_end_one_after_the_other_come_once_also_to_another_read
     assert told == Counter(range(100))
 
 
-def test_a_row_that_was_written_late_makes_another_reader_tell_its_ten_minutes_again_and_no_others() -> None:
-    table = Rows([row(n, NOON + timedelta(minutes=n)) for n in range(30)])
+def test_a_row_of_the_same_seconds_that_comes_later_is_told_alone() -> None:
+    table = Rows([row(n, NOON + timedelta(seconds=n)) for n in range(100)])
     _, place = table.rest(fresh())
-    table.rows.append(row(99, NOON + timedelta(minutes=1), seconds=0))
+    table.rows.append(row(500, NOON + timedelta(seconds=50)))
+
+    assert table.rest(fresh(place))[0] == [500]
+
+
+def test_a_row_that_was_written_late_makes_another_reader_tell_its_ten_minutes_again_and_no_others() -> None:
+    table = Rows([row(n, NOON + timedelta(seconds=10 * n)) for n in range(60 * 6)])
+    _, place = table.rest(fresh())
+    table.rows.append(row(500, NOON, seconds=0))
 
     told, _ = table.rest(fresh(place))
 
-    assert sorted(told) == [*range(10), 99]
+    assert sorted(told) == [*range(60), 500]
 
 
 def test_a_place_inside_ten_minutes_is_one_from_which_the_rest_is_told() -> None:
