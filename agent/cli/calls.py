@@ -192,6 +192,7 @@ def export(
     since: Since = None,
     until: Until = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many, the oldest first.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Take the place of a file that is there.")] = False,
     file: ConfigFile = DEFAULT_FILE,
 ) -> None:
     """Export calls, the oldest first, as CSV (one line a call) or as JSON lines (legs, timeline and all).
@@ -215,13 +216,14 @@ def export(
         since=since,
         until=until,
     )
-    with LocalCalls.of(load_to_look(file)) as calls, destination(output, bom=bom) as stream:
+    with LocalCalls.of(load_to_look(file)) as calls, destination(output, bom=bom, force=force) as stream:
         if to is ExportFormat.CSV:
             count = write_csv(stream, calls.all_briefly(wanted, limit=limit))
         else:
             count = write_jsonl(stream, calls.all(wanted, limit=limit))
-    if output is not None:
+    if output is not None and str(output) != "-":
         note(f"{counted(count, 'call')} written to {output}")
+        note("It holds personal data (numbers, names, who called whom and when); only its owner can read it.")
 
 
 def _filter(

@@ -13,6 +13,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, TextIO
 
+from agent.cli.faults import CommandFailed
 from agent.cli.output import printable
 
 if TYPE_CHECKING:
@@ -34,8 +35,11 @@ _PLAIN_NUMBER: Final = re.compile(r"\+?[0-9]+")
 
 
 @contextmanager
-def destination(file: Path | None, *, bom: bool) -> Iterator[TextIO]:
-    """Where to write: stdout, or a file that is there only when all of it is, readable for its owner alone."""
+def destination(file: Path | None, *, bom: bool, force: bool) -> Iterator[TextIO]:
+    """Where to write: stdout, or a file that is there only when all of it is, readable for its owner alone.
+
+    Raises CommandFailed for a file that is there already, unless by force.
+    """
     encoding = "utf-8-sig" if bom else "utf-8"
     if file is None or str(file) == "-":
         if isinstance(sys.stdout, TextIOWrapper):
@@ -47,16 +51,29 @@ def destination(file: Path | None, *, bom: bool) -> Iterator[TextIO]:
         with _text(file.open("wb"), encoding) as stream:
             yield stream
         return
+    if not force and os.path.lexists(file):
+        raise _there_already(file)
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with _text(os.fdopen(handle, "wb"), encoding) as stream:
             yield stream
-        part.replace(file)
+        _put(part, file, force=force)
     except BaseException:
         with suppress(OSError):
             part.unlink()
         raise
+
+
+def _put(part: Path, file: Path, *, force: bool) -> None:
+    if not force and os.path.lexists(file):  # it came meanwhile
+        raise _there_already(file)
+    part.replace(file)
+
+
+def _there_already(file: Path) -> CommandFailed:
+    what = "is a directory; name a file in it" if file.is_dir() else "is there already; --force replaces it"
+    return CommandFailed(f"{file} {what}")
 
 
 def write_csv(stream: TextIO, calls: Iterable["Row"]) -> int:
