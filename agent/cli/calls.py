@@ -107,10 +107,16 @@ def show(
 ) -> None:
     """Show all that is known of one call, with its legs and what happened when."""
     from agent.cli.call_text import call_lines
-    from agent.cli.local import LocalCalls
+    from agent.cli.live import refuse_if_live
+    from agent.cli.local import LocalCalls, NoSuchCall
 
-    with LocalCalls.of(load_to_look(file)) as calls:
-        call = calls.find(sid)
+    settings = load_to_look(file)
+    with LocalCalls.of(settings) as calls:
+        try:
+            call = calls.find(sid)
+        except NoSuchCall:
+            refuse_if_live(settings, sid)
+            raise
     if as_json:
         say_json(call)
         return

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from agent.calls.rules import CallRules
 from agent.calls.tenancy import assign
 from agent.cli.call_text import timeline_lines
-from agent.cli.faults import CommandFailed
-from agent.cli.local import LocalCalls, literally
+from agent.cli.local import LocalCalls, NoSuchCall, literally
 from agent.cli.output import counted, moment, printable, table
 from agent.daemon import interpreters_of, rules_of
 from agent.pbx.asterisk.protocol import AmiMessage
@@ -135,7 +134,7 @@ class Explained:
         """The call's id, its PBX and when it began; of an ended call or of a live one."""
         try:
             self.stored = calls.find(sid)
-        except CommandFailed:
+        except NoSuchCall:
             live = calls.connection.execute(_LIVE, (f"%{literally(sid)}",)).fetchall()
             live = [row for row in live if row[0] == sid] or live
             if len(live) != 1:

@@ -9,6 +9,7 @@ from agent.cli.watch import Interval, Watch, show_again_and_again
 
 if TYPE_CHECKING:
     from agent.cli.client import RunningAgent
+    from config.settings import Settings
 
 
 def show_live(
@@ -35,6 +36,20 @@ def _show(agent: "RunningAgent", *, as_json: bool, again: bool = False) -> None:
         return
     text = "\n".join(live_lines(told["calls"], now=datetime.now(UTC)))
     say_again(text) if again else say(text)
+
+
+def refuse_if_live(settings: "Settings", sid: str) -> None:
+    """Raises CommandFailed, saying where to look, if the running agent has a call whose id ends so."""
+    from agent.cli.client import RunningAgent
+    from agent.cli.faults import CommandFailed
+
+    try:
+        live = RunningAgent(settings.socket_file).get("/v1/calls")["calls"]
+    except CommandFailed:  # no agent, or none that answers: nothing to add
+        return
+    found = [call["call_sid"] for call in live if call["call_sid"].endswith(sid)]
+    if len(found) == 1:
+        raise CommandFailed(f"it still goes on: edge-agent calls explain {found[0]}, or edge-agent live")
 
 
 def live_lines(calls: list[dict[str, Any]], *, now: datetime) -> list[str]:

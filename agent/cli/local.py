@@ -43,6 +43,10 @@ _BUSY_SECONDS: Final = 5.0
 _CHUNK: Final = 500  # calls read at once, so that a long export never holds up the writer's checkpoints
 
 
+class NoSuchCall(CommandFailed):
+    """The database holds no such call; it may still go on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Which calls; None: whatever it is."""
@@ -138,13 +142,15 @@ class LocalCalls:
 
     def find(self, sid: str) -> Row:
         """The call of this id, or the only one whose id ends so, with its tasks, interactions and how its sync is."""
+        if not sid.strip():
+            raise CommandFailed("the call's id is empty; name a call by its id or how that ends: edge-agent calls list")
         found = self._rows(f"{_CALLS} WHERE call.call_sid = ?", sid)
         if not found:
             # All ids are looked through; they stand close together in their index, the calls themselves do not.
             ids = "SELECT id FROM call WHERE call_sid LIKE ? ESCAPE '\\' LIMIT 6"
             found = self._rows(f"{_CALLS} WHERE call.id IN ({ids})", f"%{literally(sid)}")
         if not found:
-            raise CommandFailed(f"no call here has an id that ends in {sid!r}; calls under way: edge-agent live")
+            raise NoSuchCall(f"no call here has an id that ends in {sid!r}; calls under way: edge-agent live")
         if len(found) > 1:
             some = ", ".join(row["call_sid"] for row in found[:5])
             raise CommandFailed(f"several calls have an id that ends in {sid!r}: {some}{' …' if found[5:] else ''}")

@@ -41,6 +41,8 @@ def record(
     from agent.cli.recording import Recorder, wanted_pbxes
     from agent.cli.times import parse_length, parse_moment
 
+    if str(output) == "-":
+        raise CommandFailed("a recording does not go to stdout; name a file")
     now = datetime.now().astimezone()
     begin = parse_moment(since, now=now) if since is not None else None
     end = parse_moment(until, now=now) if until is not None else None
@@ -57,7 +59,7 @@ def record(
             _follow(recorder, length.total_seconds() if length is not None else None)
         if begin is not None and not recorder.frames:
             recorder.discard()
-            raise CommandFailed(f"the journal holds nothing of that time; {recorder.extent()}")
+            raise CommandFailed(recorder.nothing_told())
     span = f", from {moment(recorder.first_at)} to {moment(recorder.last_at)}" if recorder.first_at else ""
     note(f"{counted(recorder.frames, 'message')} ({size(recorder.frame_bytes)}){span} in {output}")
     if recorder.journal_begins_later:

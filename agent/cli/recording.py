@@ -78,6 +78,10 @@ class Recorder:
         begins = [held.first_at for held in self._spans.values()]
         return f"the journal begins at {moment(min(begins))}" if begins else "the journal holds nothing of it yet"
 
+    def nothing_told(self) -> str:
+        """Why nothing of the past could be taken, for people."""
+        return f"the journal holds nothing of that time; {self.extent()}" if self._spans else self.extent()
+
     def discard(self) -> None:
         """Leave no file."""
         self._file.unlink()

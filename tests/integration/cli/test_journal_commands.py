@@ -257,6 +257,9 @@ async def test_a_live_call_is_explained_so_far(site: Site) -> None:
     await asyncio.to_thread(wait_until, is_explained, what="the call in the journal", seconds=20)
     assert (explained["state"], explained["in_journal"]) == ("live", True)
     assert explained["rules"]["outcome"].startswith("in_progress: it still goes on")
+    shown = await site.command("calls", "show", kept()[0])
+    told_live = f"edge-agent: it still goes on: edge-agent calls explain {kept()[0]}, or edge-agent live\n"
+    assert (shown.returncode, shown.stderr) == (ExitCode.ERROR, told_live)
 
 
 async def test_what_would_be_derived_otherwise_now_is_told_with_what_to_do(site: Site) -> None:

@@ -151,3 +151,15 @@ def test_an_output_file_that_cannot_be_written_is_one_sentence(site: LocalSite, 
     assert result.exit_code == ExitCode.ERROR
     assert result.stderr.endswith(": No such file or directory\n")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_what_names_no_call_or_no_file_is_one_sentence(site: LocalSite) -> None:
+    site.keep(call(1))
+    for arguments, what in (
+        (["calls", "show", ""], "the call's id is empty"),
+        (["calls", "explain", ""], "the call's id is empty"),
+        (["record", "-"], "name a file"),
+        (["record", "a.rec", "--since", "1h"], "edge-agent: the journal holds nothing of it yet\n"),
+    ):
+        result = site.run(*arguments)
+        assert (result.exit_code, what in result.stderr, result.stderr.count("\n")) == (ExitCode.ERROR, True, 1)
