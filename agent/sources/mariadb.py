@@ -23,11 +23,16 @@ _SESSION: Final = (
     f"/*M!100101 , max_statement_time = {READ_SECONDS} */"
 )
 _NO_CONVERSIONS: Final[Any] = dict(encoders)  # Any: the library's own types do not fit each other
+_BEGIN: Final = "START TRANSACTION READ ONLY"
 _STATEMENT_TIMEOUT: Final = 1969
 
 
 class TableTrouble(AgentError):
     """A table cannot be read now; the text says why and what to do. Try again after a while."""
+
+
+class ConnectionGone(TableTrouble):
+    """The server closed the connection, as it does with idle ones, or does not answer: a new one may do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,9 @@ class ReadOnly:
         """What is read within is of one moment, where the table's engine can do that (InnoDB, not MyISAM)."""
         self._begin()
         yield
-        self.rows("COMMIT")
+        # What was read is read; that the connection is gone shows next time.
+        with self._telling(quietly=True), self._connection.cursor() as cursor:
+            cursor.execute("COMMIT")
 
     def rows(self, query: str, *values: str | int) -> list[tuple[bytes | None, ...]]:
         """All rows of a query; its texts as stored."""
@@ -93,13 +100,11 @@ class ReadOnly:
             return list(cursor.fetchall())
 
     def _begin(self) -> None:
-        try:
-            with self._connection.cursor() as cursor:
-                cursor.execute("START TRANSACTION READ ONLY")
-        except pymysql.err.ProgrammingError:  # MariaDB 5.5, as in Issabel 4
-            self.rows("START TRANSACTION")
-        except (pymysql.Error, OSError) as exc:
-            raise TableTrouble(_sentence(exc, self._address)) from None
+        with self._telling(), self._connection.cursor() as cursor:
+            try:
+                cursor.execute(_BEGIN)
+            except pymysql.err.ProgrammingError:  # MariaDB 5.5, as in Issabel 4
+                cursor.execute("START TRANSACTION")
 
     def _tls(self) -> ssl.SSLContext:
         try:
@@ -115,11 +120,16 @@ class ReadOnly:
         except (pymysql.Error, OSError, RuntimeError) as exc:
             if not quietly:
                 # What the library knows of the connection stays behind.
-                raise TableTrouble(_sentence(exc, self._address)) from None
+                raise _trouble(exc, self._address) from None
 
 
-def _sentence(exc: Exception, at: TableAddress) -> str:
+def _trouble(exc: Exception, at: TableAddress) -> TableTrouble:
     code = exc.args[0] if exc.args and isinstance(exc.args[0], int) else 0
+    is_gone = code in _GONE or isinstance(exc, pymysql.err.InterfaceError)
+    return (ConnectionGone if is_gone else TableTrouble)(_sentence(exc, CR.CR_SERVER_LOST if is_gone else code, at))
+
+
+def _sentence(exc: Exception, code: int, at: TableAddress) -> str:
     said = str(exc.args[-1]) if exc.args else type(exc).__name__
     cause = getattr(exc, "original_exception", None)
     if isinstance(cause, ssl.SSLError):
@@ -133,17 +143,16 @@ def _sentence(exc: Exception, at: TableAddress) -> str:
     return template.format(server=at.server, user=at.user, database=at.database, table=table, said=said)
 
 
+_GONE: Final = frozenset({CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST})
 _AWAY: Final = "no MariaDB answers at {server} ({said}); is it running, and does it listen there?"
 _NO_RIGHT: Final = "the user {user} may not read {table} at {server}; GRANT SELECT ON {table} to it"
-_CLOSED: Final = "MariaDB at {server} closed the connection or does not answer any more"
 _NOBODY: Final = "MariaDB at {server} lets nobody in from this machine: {said}"
 _FULL: Final = "MariaDB at {server} has no connection left (max_connections)"
 _SENTENCES: Final = {
     CR.CR_CONN_HOST_ERROR: _AWAY,
     CR.CR_CONNECTION_ERROR: _AWAY,
     CR.CR_SSL_CONNECTION_ERROR: "MariaDB at {server} offers no TLS; configure ssl_cert and ssl_key there",
-    CR.CR_SERVER_GONE_ERROR: _CLOSED,
-    CR.CR_SERVER_LOST: _CLOSED,
+    CR.CR_SERVER_LOST: "MariaDB at {server} closed the connection or does not answer any more",
     ER.ACCESS_DENIED_ERROR: (
         "MariaDB at {server} denies access to the user {user}: a wrong password, or no such user from this machine"
     ),

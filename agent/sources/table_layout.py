@@ -63,6 +63,7 @@ class Layout:
 
     table: str  # quoted
     columns: tuple[Column, ...]
+    names: tuple[str, ...]  # of the columns
     time: Column
     number: Column | None
 
@@ -95,7 +96,7 @@ class Layout:
             raise TableTrouble(
                 f"{address.database}.{address.table} has a {timed.name} of type {timed.type}; it has to be datetime"
             )
-        return cls(table, columns, timed, number)
+        return cls(table, columns, tuple(column.name for column in columns), timed, number)
 
     @property
     def is_utc(self) -> bool:
@@ -109,14 +110,15 @@ class Layout:
 
     def index(self, name: str) -> int | None:
         """Where a column stands in a row."""
-        return next((number for number, column in enumerate(self.columns) if column.name == name), None)
+        return self.names.index(name) if name in self.names else None
 
     def values(self, raw: Raw, clock: RowClock) -> dict[str, str]:
         """Texts by the columns' names."""
-        told = {
-            column.name: "" if value is None else decoded(value, column.encoding)
-            for column, value in zip(self.columns, raw, strict=True)
-        }
+        try:
+            texts = [value.decode() if value else "" for value in raw]
+        except UnicodeDecodeError:
+            texts = [decoded(value or b"", column.encoding) for column, value in zip(self.columns, raw, strict=True)]
+        told = dict(zip(self.names, texts, strict=True))
         name = self.time.name
         if name == "eventtime" or self.is_utc:
             told[name] = clock.told(told[name], told["uniqueid"])

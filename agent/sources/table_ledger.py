@@ -197,7 +197,9 @@ class Ledger:
         for each in unseen:
             tally = Tally(tally.rows + 1, tally.mix ^ each.key)
             self._keys.append(each.key)
-            after = replace(at, tally=tally, key_count=len(self._keys))
+            after = LedgerPlace(
+                base.begun, base.read_to, base.days, base.tallies, bucket, tally, self._keys, len(self._keys)
+            )
             told.append(SeenRow(each.raw, at, after))
             at = after
         self._seen[bucket] = _Seen(tally, frozenset(each.key for each in found))

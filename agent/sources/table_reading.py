@@ -150,13 +150,14 @@ class ByLedger:
             is_fresh = not self._groups
         if not self._groups:
             return Found(is_at_end=True)
-        group = self._groups.popleft()
+        group = self._groups[0]
         rows = connection.rows(
             f"SELECT {self._layout.selected} FROM {self._layout.table} "  # noqa: S608 - quoted
             f"WHERE {self._time} >= %s AND {self._time} < %s",
             group.first,
             group.until,
         )
+        self._groups.popleft()  # only now that nothing can fail any more
         told = [
             TableRow(self._layout.values(each.raw, self._clock), each.at, each.after)
             for each in self._ledger.take(group, rows)
@@ -182,11 +183,11 @@ class ByLedger:
         now = self._monotonic()
         if self._swept_at is not None and now - self._swept_at < SWEEP_SECONDS:
             return
-        self._swept_at = now
         counts = self._counts(connection, DAY_CHARS, *self._ledger.swept(self._floor()))
         for day in self._ledger.grown(counts):
             buckets = self._counts(connection, BUCKET_CHARS, day, later(day, 1))
             self._groups.extend(self._ledger.day_again(day, buckets))
+        self._swept_at = now
 
     def _counts(self, connection: ReadOnly, chars: int, first: str, until: str | None) -> dict[str, int]:
         before = f" AND {self._time} < %s" if until is not None else ""

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final
 
 from agent.pbx.text import DEFAULT_ENCODING
-from agent.sources.mariadb import ReadOnly, TableAddress, TableTrouble
+from agent.sources.mariadb import ConnectionGone, ReadOnly, TableAddress, TableTrouble
 from agent.sources.table_clock import RowClock
 from agent.sources.table_layout import Layout, TableKind
 from agent.sources.table_ledger import DAY_CHARS
@@ -87,14 +87,21 @@ class Table:
             self._disconnect()
 
     def _read(self) -> Found:
-        if self._connection is None:
-            self._connection = ReadOnly(self._address)
-            layout = Layout.of(self._connection, self._address, self._kind, self._encoding)
-            if self._reader is None or layout != self._layout:
-                self._reader, self._layout = self._reader_of(layout), layout
+        if self._connection is not None:
+            try:
+                return self._next(self._connection)
+            except ConnectionGone:
+                self._disconnect()  # perhaps only because it was idle, or the server began anew
+        self._connection = ReadOnly(self._address)
+        layout = Layout.of(self._connection, self._address, self._kind, self._encoding)
+        if self._reader is None or layout != self._layout:
+            self._reader, self._layout = self._reader_of(layout), layout
+        return self._next(self._connection)
+
+    def _next(self, connection: ReadOnly) -> Found:
         assert self._reader is not None  # noqa: S101 - made with the connection
-        with self._connection.transaction():
-            return self._reader.read(self._connection)
+        with connection.transaction():
+            return self._reader.read(connection)
 
     def _reader_of(self, layout: Layout) -> ByNumber | ByLedger:
         zone = UTC if layout.is_utc else self._zone
