@@ -21,6 +21,15 @@ class UplinkRefused(SyncError):
     pipe, tell the operator, condemn no record, and look again now and then."""
 
 
+class LeaseHeld(UplinkUnavailable):
+    """Another installation speaks for this site just now; the text names it. It is over when that one falls silent."""
+
+
+class Fenced(UplinkRefused):
+    """Another installation has taken over this site, so this one is a copy or was restored from a backup; the text
+    names the other and says how to decide which of them goes on."""
+
+
 class OutboxUnavailable(SyncError):
     """The outbox cannot be read or written now (a full disk, a lock): try again later. What was sent and could not
     be settled is sent again, which is harmless."""

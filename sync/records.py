@@ -5,8 +5,8 @@ A record is a plain tuple whose JSON members are JSON text, so that it goes from
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import date, datetime
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -67,11 +67,16 @@ class CallRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records of one site, at most one per call. `high_water` is the largest outbox sequence among them."""
+    """Records of one site, at most one per call. `high_water` is the largest outbox sequence among them.
+
+    `holder` and `lease` show that the sender may speak for the site: docs/hub.md.
+    """
 
     site: str
     records: Sequence[CallRecord]
     high_water: int
+    holder: str = ""
+    lease: str | None = field(default=None, repr=False)
 
 
 class Verdict(StrEnum):
@@ -84,20 +89,70 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RecordReceipt:
-    """The verdict on one revision of one call. `code` and `reason` say why it was rejected."""
+    """The verdict on one revision of one call. `code` and `reason` say why it was rejected.
+
+    `held_revision` is the one the centre holds, told of a superseded record.
+    """
 
     call_sid: str
     revision: int
     verdict: Verdict
     code: str | None = None
     reason: str | None = None
+    held_revision: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """A verdict on each record of the batch, in the batch's order; everything accepted is durable.
 
-    Records that the centre could not decide on in time have none, and go on waiting.
+    Records that the centre could not decide on in time have none, and go on waiting. `number` counts the batches of
+    this site that the centre has stored.
     """
 
     verdicts: Sequence[RecordReceipt]
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What a site tells before it sends anything: docs/hub.md."""
+
+    site: str
+    agent_version: str
+    holder: str  # of this running installation, a hash
+    host: str  # where it runs, in words
+    lease: str | None = field(repr=False)  # the token last given
+    lease_seconds: float  # how long it wishes to hold the site without a word
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """What the centre answers to a greeting."""
+
+    centre: str  # its identity, a UUID made with its tables
+    receipts: int  # the number of the last batch of this site that it stored
+    lease: str = field(repr=False)
+    lease_seconds: float
+    server_time: datetime
+    tenants: tuple[str, ...]  # granted to the site
+    max_records: int  # of a batch
+    max_bytes: int  # of a batch before compression
+
+
+@dataclass(frozen=True, slots=True)
+class DayDigest:
+    """A tenant's calls of one UTC day at one site: how many, and the digest of docs/hub.md, 16 hex digits."""
+
+    tenant: str
+    day: date
+    calls: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCall:
+    """A call as reconciliation knows it."""
+
+    call_sid: str
+    revision: int
