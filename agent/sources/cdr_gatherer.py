@@ -1,4 +1,4 @@
-"""CDRs of a file, gathered by call. A call of which nothing more came for a while has been told wholly."""
+"""CDRs of a file or a table, gathered by call. A call of which nothing more came for a while has been told wholly."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from agent.pbx.asterisk.cdr import CdrFault, CdrReader, CdrRow, UnknownColumns
 from agent.pbx.asterisk.cdr_calls import MAX_ROWS, call_of
 from agent.pbx.text import decoded
 from agent.sources.gathering import GatheredCall, Mark
+from agent.sources.source import Content
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,9 @@ class CdrGatherer:
         self._rules = rules
         self._tenant_of = tenant_of
         self._encoding = encoding
+        self._zone = zone
         self._reader = CdrReader(zone, columns)
+        self._row_columns: tuple[str, ...] | None = None  # of a table, which `_reader` knows
         self._settle = timedelta(seconds=settle_seconds)
         self._clock = clock
         self._calls: dict[str, _Gathered] = {}  # in the order in which they were first told of
@@ -62,18 +65,18 @@ class CdrGatherer:
     def begin(self, mark: Mark) -> None:
         """Nothing is to be known beforehand."""
 
-    def take(self, data: bytes, mark: Mark) -> str | None:
-        """The next line, or lines of one record."""
+    def take(self, data: Content, mark: Mark) -> str | None:
+        """The next line, lines of one record, or a table's row."""
         reason = self._take(data, mark)
-        if reason is not None and b"\n" in data:
+        if reason is not None and isinstance(data, bytes) and b"\n" in data:
             # A quotation that was never closed took the next lines for its own.
             reasons = [self._take(line, mark) for line in data.split(b"\n")]
             return next((each for each in reasons if each is not None), None)
         return reason
 
-    def _take(self, data: bytes, mark: Mark) -> str | None:
+    def _take(self, data: Content, mark: Mark) -> str | None:
         try:
-            row = self._reader.row(decoded(data.replace(b"\0", b""), self._encoding))
+            row = self._row(data)
         except UnknownColumns:
             return 'its columns cannot be told; say them in the settings: columns = ["start", "answer", …]'
         except CdrFault as exc:
@@ -92,6 +95,14 @@ class CdrGatherer:
         if len(call.rows) < MAX_ROWS and row not in call.rows:
             call.rows.append(row)
         return None
+
+    def _row(self, data: Content) -> CdrRow | None:
+        if isinstance(data, bytes):
+            return self._reader.row(decoded(data.replace(b"\0", b""), self._encoding))
+        columns = tuple(data)
+        if columns != self._row_columns:
+            self._reader, self._row_columns = CdrReader(self._zone, columns), columns
+        return self._reader.row_of(list(data.values()))
 
     def take_calls(self, *, seconds: float, is_at_end: bool) -> list[GatheredCall]:
         """Calls that are quiet: for the source's own clock while it is caught up with, else for ours."""

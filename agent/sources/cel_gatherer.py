@@ -1,4 +1,4 @@
-"""Rows of a CEL file, gathered by call; CEL tells itself when a call is over."""
+"""Rows of CEL, of a file or a table, gathered by call; CEL tells itself when a call is over."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, tzinfo
@@ -9,6 +9,7 @@ from agent.calls.tenancy import Assignment, CallFacts
 from agent.pbx.asterisk.cel import CEL_COLUMNS, CelReader, NoCelRow
 from agent.pbx.asterisk.cel_calls import CelCalls
 from agent.sources.gathering import GatheredCall, Mark
+from agent.sources.source import Content
 
 _NOTHING_WRONG: Final = frozenset({"an empty line", "a header"})
 _Place = tuple[Mark, datetime]
@@ -37,9 +38,9 @@ class CelGatherer:
         """Whatever ends from here on began here or in what is not told yet."""
         self._frontier = self.first_unsettled or mark
 
-    def take(self, data: bytes, mark: Mark) -> str | None:
-        """The next line."""
-        row = self._reader.read(data.replace(b"\0", b""))
+    def take(self, data: Content, mark: Mark) -> str | None:
+        """The next line or row."""
+        row = self._reader.read(data.replace(b"\0", b"")) if isinstance(data, bytes) else self._reader.row_of(data)
         if isinstance(row, NoCelRow):
             return None if row.reason in _NOTHING_WRONG else row.reason
         self.last_at = row.at

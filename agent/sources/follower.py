@@ -18,8 +18,8 @@ from typing import Any, Final, TypeVar
 from agent.errors import StoreUnavailable
 from agent.sources.gathering import GatheredCall, Gatherer, Mark
 from agent.sources.keeping import Kept, advance, keep_calls
+from agent.sources.source import Look, Place, Record, Source, looks
 from agent.sources.status import SourceStatus
-from agent.sources.tail import Chunk, Place, Tail, chunks
 from agent.store import sources
 from agent.store.engine import Store
 from agent.store.sources import Reject, SourceState
@@ -29,6 +29,9 @@ from config.settings import SourceSettings
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+# Opens a source at a place that told itself, None: it was never read. What happened before the moment is not needed.
+Opener = Callable[[dict[str, Any] | None, datetime], Source]  # Any: JSON
 
 _SLICE: Final = 200  # calls in one transaction: some 20 ms, so that capture never waits long
 _AT_ONCE: Final = 100  # records, some milliseconds
@@ -53,6 +56,16 @@ class _Held:
     ready_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class _KeptPlace:
+    """A place of an earlier life, which its source may not have been able to go to yet."""
+
+    told: dict[str, Any]  # Any: JSON
+
+    def as_json(self) -> dict[str, Any]:  # Any: JSON
+        return self.told
+
+
 class Follower:
     """One source. `status` is kept current for operators; `run` ends only by cancellation."""
 
@@ -62,20 +75,20 @@ class Follower:
         *,
         pbx: str,
         gatherer: Gatherer,
+        open_source: Opener,
         store: Store,
         writer: Writer,
         on_found: Callable[[], None],
-        quotes: bool = True,
         now: Callable[[], datetime] = _utc_now,
         monotonic: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._settings = settings
         self._gatherer = gatherer
+        self._open = open_source
         self._store = store
         self._writer = writer
         self._on_found = on_found
-        self._quotes = quotes
         self._now = now
         self._monotonic = monotonic
         self._pause = pause
@@ -83,7 +96,7 @@ class Follower:
         self._state = SourceState(pbx, settings.called, settings.kind, since=since)
         self._known_from: datetime | None = None  # the source tells all that ended later
         self._number = 0
-        self._mark = Mark(0, Place(), 0, 0)  # behind the last record
+        self._mark = Mark(0, None, 0, 0)  # behind the last record
         self._held: list[_Held] = []
         self._rejects: list[Reject] = []
         self._at_end_at: datetime | None = None
@@ -96,15 +109,14 @@ class Follower:
 
     async def run(self) -> None:
         """Read, and keep what comes of it, for ever."""
-        assert self._settings.path is not None  # noqa: S101 - whoever makes a follower of a file has looked
         await self._restore()
-        place = self._mark.place if self._mark.place.inode else None
-        tail = Tail(self._settings.path, place, quotes=self._quotes, monotonic=self._monotonic)
+        place = self._mark.place
+        source = self._open(place.as_json() if place is not None else None, await self._wanted_since())
         looked_at = self._now()
-        polled = chunks(tail, poll_seconds=self._settings.polled_every, pause=self._pause)
+        polled = looks(source, poll_seconds=self._settings.polled_every, pause=self._pause)
         async with aclosing(polled) as stream:
-            async for chunk in stream:
-                await self._take(chunk, looked_at)
+            async for look in stream:
+                await self._take(look, looked_at)
                 await self._keep()
                 while len(self._held) > _MAX_HELD:
                     await self._pause(self._settings.polled_every)
@@ -119,71 +131,77 @@ class Follower:
         self._state = found
         self._known_from = _moment(found.place.get("known_from"))
         self._told_until = _moment(found.place.get("told_until"))
-        place = Place.from_json(found.place["tail"]) if "tail" in found.place else Place()
-        self._mark = Mark(0, place, found.records, found.rejects)
+        told = found.place.get("at", found.place.get("tail"))  # "tail" by the first versions
+        self._mark = Mark(0, _KeptPlace(told) if told else None, found.records, found.rejects)
         status = self.status
         status.read_until, status.records, status.rejects = found.read_until, found.records, found.rejects
 
+    async def _wanted_since(self) -> datetime:
+        """What happened earlier is of no use here."""
+        gaps = await self._patiently(partial(self._store.reader.run, partial(sources.unfilled, pbx=self._state.pbx)))
+        return min([self._state.since, *(gap.from_at for gap in gaps)])
+
     # What was read
 
-    async def _take(self, chunk: Chunk, looked_at: datetime) -> None:
+    async def _take(self, look: Look, looked_at: datetime) -> None:
         status = self.status
-        self._tell_trouble(chunk)
-        if chunk.notes:
+        self._tell_trouble(look)
+        if look.notes:
             self._known_from = None  # what was written between is not known
-        if chunk.records:
-            first = self._mark_at(chunk.records[0].at)
+        if look.records:
+            first = self._mark_at(look.records[0].at)
             self._gatherer.begin(first)
-        for number, record in enumerate(chunk.records):
+        for number, record in enumerate(look.records):
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)  # what the PBX says meanwhile is heard
             mark = self._mark_at(record.at)
-            reason = record.fault or self._gathered(record.data, mark)
+            reason = record.fault or self._gathered(record, mark)
             self._number += 1
             self._mark = Mark(self._number, record.after, mark.records + 1, mark.rejects + (reason is not None))
             if reason is not None:
-                self._rejects.append(Reject(self._position(record.at), record.data, reason))
+                self._rejects.append(Reject(self._position(record), record.raw, reason))
             elif self._known_from is None:
                 self._known_from = self._gatherer.last_at
-        self._mark = self._mark._replace(place=chunk.place)
+        if look.place is not None:
+            self._mark = self._mark._replace(place=look.place)
         last_at = self._gatherer.last_at
         if last_at is not None and (self._told_until is None or last_at > self._told_until):
             self._told_until = last_at
-        if chunk.is_at_end:
+        if look.is_at_end:
             self._known_from = self._known_from or looked_at
             self._at_end_at = looked_at
         status.records, status.rejects = self._mark.records, self._mark.rejects
         seconds = self._monotonic()
-        for call in self._gatherer.take_calls(seconds=seconds, is_at_end=chunk.is_at_end):
+        for call in self._gatherer.take_calls(seconds=seconds, is_at_end=look.is_at_end):
             is_old = self._now() - call.end_time > _LONG_AGO
             self._held.append(_Held(call, seconds if is_old else seconds + _HOLD_SECONDS))
 
-    def _gathered(self, data: bytes, mark: Mark) -> str | None:
+    def _gathered(self, record: Record, mark: Mark) -> str | None:
         try:
-            return self._gatherer.take(data, mark)
-        except Exception:  # a line that ended the agent once must not do so at every start
-            facts = {"pbx": self._state.pbx, "source": self._state.source, "position": self._position(mark.place)}
-            log.exception("a line cannot be read and is set aside; please report this", extra=facts)
+            return self._gatherer.take(record.data, mark)
+        except Exception:  # a record that ended the agent once must not do so at every start
+            facts = {"pbx": self._state.pbx, "source": self._state.source, "position": self._position(record)}
+            log.exception("a record cannot be read and is set aside; please report this", extra=facts)
             return "reading it failed; please report this"
 
     def _mark_at(self, place: Place) -> Mark:
         return self._mark._replace(place=place)
 
-    def _position(self, place: Place) -> str:
-        return f"byte {place.offset} of {self._settings.path}, inode {place.inode}"
+    def _position(self, record: Record) -> str:
+        return f"{record.position} of {self._settings.place}"
 
-    def _tell_trouble(self, chunk: Chunk) -> None:
+    def _tell_trouble(self, look: Look) -> None:
         facts = {"pbx": self._state.pbx, "source": self._state.source}
-        if chunk.trouble != self.status.trouble:
-            if chunk.trouble is not None:
-                log.warning("a source cannot be read: %s", chunk.trouble, extra=facts)
+        if look.trouble != self.status.trouble:
+            if look.trouble is not None:
+                log.warning("a source cannot be read: %s", look.trouble, extra=facts)
             else:
                 log.info("a source is read again", extra=facts)
-        self.status.trouble = chunk.trouble
+        self.status.trouble = look.trouble
         if self._lost_at is not None and self._now() - self._lost_at > _TELL_LOSS:
             self._lost_at = None
             self.status.warnings.pop("loss", None)
-        for note in chunk.notes:
+        for note in look.notes:
             self._lost_at = self._now()
             log.warning("a part of a source may be lost: %s", note, extra=facts)
             self.status.warnings["loss"] = f"on {self._now():%Y-%m-%d %H:%M} UTC: {note}"
@@ -244,7 +262,7 @@ class Follower:
         marks = [held.call.first for held in waiting]
         unsettled = self._gatherer.first_unsettled
         mark = min([*marks, *([unsettled] if unsettled else []), self._mark], key=_number)
-        place: dict[str, Any] = {"tail": mark.place.as_json()}  # Any: JSON
+        place: dict[str, Any] = {"at": mark.place.as_json()} if mark.place is not None else {}  # Any: JSON
         for name, moment in (("known_from", self._known_from), ("told_until", self._told_until)):
             if moment is not None:
                 place[name] = moment.isoformat()

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
-from agent.sources.tail import Place
+from agent.sources.source import Content, Place
 
 
 class Mark(NamedTuple):
     """Where a record stands: its number since reading began, its place, and what had been counted before it."""
 
     number: int
-    place: Place
+    place: Place | None  # None: nothing was ever read
     records: int
     rejects: int
 
@@ -51,7 +51,7 @@ class Gatherer(Protocol):
         """What comes next stands there."""
         ...
 
-    def take(self, data: bytes, mark: Mark) -> str | None:
+    def take(self, data: Content, mark: Mark) -> str | None:
         """The next record; why it is none, if it is none."""
         ...
 

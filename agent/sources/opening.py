@@ -7,15 +7,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from agent.calls.rules import CallRules
 from agent.calls.tenancy import Assignment, CallFacts
 from agent.sources.cdr_gatherer import CdrGatherer
 from agent.sources.cel_gatherer import CelGatherer
-from agent.sources.follower import Follower
+from agent.sources.follower import Follower, Opener
 from agent.sources.gathering import Gatherer
 from agent.sources.status import SourceStatus
+from agent.sources.tail import FilePlace, Tail
 from agent.store.engine import Store
 from agent.store.writer import Writer
 from config.settings import PbxSettings, SourceKind, SourceSettings
@@ -41,7 +43,32 @@ def follow(
         status = SourceStatus(of.pbx.name, source.called, source.kind, source.place)
         status.trouble = f"this version does not read {source.kind} yet"
         return status
-    return Follower(source, pbx=of.pbx.name, gatherer=gatherer, store=store, writer=writer, on_found=on_found)
+    return Follower(
+        source,
+        pbx=of.pbx.name,
+        gatherer=gatherer,
+        open_source=opener(source),
+        store=store,
+        writer=writer,
+        on_found=on_found,
+    )
+
+
+def opener(source: SourceSettings) -> Opener:
+    """What opens a source at a place, to follow it or to read it once."""
+    match source.kind:
+        case SourceKind.CDR_CSV | SourceKind.CEL_CSV:
+            return lambda told, _: open_file(source, told, quotes=True)
+        case SourceKind.QUEUE_LOG:
+            return lambda told, _: open_file(source, told, quotes=False)
+        case _:
+            raise NotImplementedError(source.kind)  # wired next
+
+
+def open_file(source: SourceSettings, told: dict[str, Any] | None, *, quotes: bool) -> Tail:  # Any: JSON
+    """The file of a source. `quotes`: line breaks inside quotes belong to the record."""
+    assert source.path is not None  # noqa: S101 - the settings say that a file has one
+    return Tail(source.path, FilePlace.from_json(told) if told else None, quotes=quotes)
 
 
 def _gatherer(source: SourceSettings, of: PbxSources) -> Gatherer | None:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import orjson
+
 from agent.sources.mariadb import ReadOnly
 from agent.sources.table_clock import RowClock
 from agent.sources.table_ids import LATE_NUMBERS, IdPlace
@@ -27,14 +29,28 @@ TablePlace = IdPlace | LedgerPlace
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One row: the texts of its columns by their names in lower case, "" for NULL.
+    """One row; implements `agent.sources.source.Record`.
 
     CEL's `eventtime` has its zone; the times of a CDR are as they stand there, unless they are of type TIMESTAMP.
     """
 
-    values: Mapping[str, str]
+    data: Mapping[str, str]  # the texts of its columns by their names in lower case, "" for NULL
     at: TablePlace  # reading from here gives it again
     after: TablePlace
+    fault: str | None = None
+
+    @property
+    def raw(self) -> bytes:
+        """Its columns as JSON."""
+        return orjson.dumps(self.data)
+
+    @property
+    def position(self) -> str:
+        """Its number, or what else tells it from others."""
+        if isinstance(self.at, IdPlace) and isinstance(self.after, IdPlace):
+            late = self.at.missing - self.after.missing
+            return f"row {next(iter(late)) if self.after.last == self.at.last and late else self.after.last}"
+        return f"the row of uniqueid {self.data.get('uniqueid', '')}, sequence {self.data.get('sequence', '')}"
 
 
 @dataclass(slots=True)

@@ -5,10 +5,9 @@ those of `cdr`. Where CDRs have no number, they are read by a ledger of what was
 After a crash a row may come again; none is left out, but for one that is written so late that its number was given up.
 """
 
-import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final
@@ -30,15 +29,15 @@ class Batch:
     """What one look at the table gave."""
 
     place: TablePlace | None  # None: the table could never be looked at, and what was kept stays
-    rows: tuple[TableRow, ...] = ()
+    records: tuple[TableRow, ...] = ()
     is_at_end: bool = False  # all that had been written when this look began was told
     trouble: str | None = None  # why nothing can be read, a sentence
     notes: tuple[str, ...] = ()  # what happened to the table
-    seconds: float = 0.0  # how long it took
+    rest_seconds: float = 0.0  # the PBX's database gets rest in between
 
 
 class Table:
-    """One table and the place in it. May be called from any thread; calls never overlap."""
+    """One table and the place in it; implements `agent.sources.source.Source`."""
 
     def __init__(
         self,
@@ -64,6 +63,7 @@ class Table:
         self._now = now
         self._monotonic = monotonic
         self._lock = threading.Lock()
+        self._asked_at: float | None = None  # since when the server works for us
         self._connection: ReadOnly | None = None
         self._layout: Layout | None = None
         self._reader: ByNumber | ByLedger | None = None
@@ -71,15 +71,16 @@ class Table:
     def read(self) -> Batch:
         """The next rows; never raises for the world's faults. May take a minute."""
         with self._lock:
-            began = self._monotonic()
+            self._asked_at = None
             try:
                 found, trouble = self._read(), None
             except TableTrouble as exc:
                 self._disconnect()
                 found, trouble = Found(), str(exc)
             place = self._reader.place if self._reader is not None else None
-            seconds = self._monotonic() - began
-            return Batch(place, tuple(found.rows), found.is_at_end, trouble, tuple(found.notes), seconds)
+            seconds = self._monotonic() - self._asked_at if self._asked_at is not None else 0.0
+            rest = seconds if found.rows else _SHARE * seconds
+            return Batch(place, tuple(found.rows), found.is_at_end, trouble, tuple(found.notes), rest)
 
     def close(self) -> None:
         """Let go of the server; waits for a read that is under way."""
@@ -88,11 +89,14 @@ class Table:
 
     def _read(self) -> Found:
         if self._connection is not None:
+            self._asked_at = self._monotonic()
             try:
                 return self._next(self._connection)
             except ConnectionGone:
                 self._disconnect()  # perhaps only because it was idle, or the server began anew
+        self._asked_at = None  # who cannot connect keeps the server from nothing
         self._connection = ReadOnly(self._address)
+        self._asked_at = self._monotonic()
         layout = Layout.of(self._connection, self._address, self._kind, self._encoding)
         if self._reader is None or layout != self._layout:
             self._reader, self._layout = self._reader_of(layout), layout
@@ -128,16 +132,3 @@ class Table:
 def _local(moment: datetime, zone: tzinfo) -> str:
     """As a table's clock shows it."""
     return moment.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
-
-
-async def batches(
-    table: Table, *, poll_seconds: float = 5.0, pause: Callable[[float], Awaitable[None]] = asyncio.sleep
-) -> AsyncGenerator[Batch, None]:
-    """What comes, for ever; each look happens in a thread, and the PBX's database gets rest in between."""
-    try:
-        while True:
-            batch = await asyncio.to_thread(table.read)
-            yield batch
-            await pause(batch.seconds if batch.rows else max(poll_seconds, _SHARE * batch.seconds))
-    finally:
-        await asyncio.to_thread(table.close)

@@ -8,13 +8,12 @@ was cut before anything of it had been read, and what was compressed or deleted 
 last two are noted.
 """
 
-import asyncio
 import os
 import re
 import stat
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
@@ -35,7 +34,7 @@ _COMPRESSED: Final = (".gz", ".bz2", ".xz", ".zst")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FilePlace:
     """Up to where a file was read, in terms that survive its being renamed or copied."""
 
     inode: int = 0  # 0: nothing was ever read
@@ -58,35 +57,46 @@ class Record:
     """One record without its line end. `fault` says why it is none; then `data` may be only its beginning."""
 
     data: bytes
-    at: Place  # reading from here gives it again
-    after: Place
+    at: FilePlace  # reading from here gives it again
+    after: FilePlace
     fault: str | None = None
+
+    @property
+    def raw(self) -> bytes:
+        """What stands there."""
+        return self.data
+
+    @property
+    def position(self) -> str:
+        """For people."""
+        return f"byte {self.at.offset} (inode {self.at.inode})"
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """What one look at the file gave."""
 
-    place: Place
+    place: FilePlace
     records: tuple[Record, ...] = ()
     is_at_end: bool = False  # the present file was read to its end
     trouble: str | None = None  # why nothing can be read, a sentence
     notes: tuple[str, ...] = ()  # what may be lost
+    rest_seconds: float = 0.0
 
 
 class Tail:
-    """One file and the place in it. May be called from any thread; calls never overlap."""
+    """One file and the place in it; implements `agent.sources.source.Source`."""
 
     def __init__(
         self,
         path: Path,
-        place: Place | None = None,
+        place: FilePlace | None = None,
         *,
         quotes: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = path
-        self.place = place or Place()
+        self.place = place or FilePlace()
         self._quotes = quotes  # line breaks inside quotes belong to the record
         self._monotonic = monotonic
         self._lock = threading.Lock()
@@ -138,9 +148,9 @@ class Tail:
         self.place = self._place_at(data, begin, behind + found.used, skipping=found.skipping)
         return Chunk(self.place, tuple(records))
 
-    def _place_at(self, data: bytes, begin: int, end: int, *, skipping: bool = False) -> Place:
+    def _place_at(self, data: bytes, begin: int, end: int, *, skipping: bool = False) -> FilePlace:
         behind = data[max(0, end - _BEHIND_BYTES) : end]
-        return Place(self.place.inode, begin + end, _fingerprint(behind), skipping)
+        return FilePlace(self.place.inode, begin + end, _fingerprint(behind), skipping)
 
     def _at_end(self, fd: int, rest: bytes) -> Chunk:
         """Nothing is complete behind the place: wait, or go on to the file that was begun after this one."""
@@ -199,7 +209,7 @@ class Tail:
             behind = os.pread(self._held(), length, begin)
             if len(behind) == length and _fingerprint(behind) == self.place.fingerprint:
                 inode = os.fstat(self._held()).st_ino
-                self.place = Place(inode, self.place.offset, self.place.fingerprint, self.place.skipping)
+                self.place = FilePlace(inode, self.place.offset, self.place.fingerprint, self.place.skipping)
                 return True
             self._close()
         return False
@@ -218,7 +228,7 @@ class Tail:
         return self._fd
 
     def _go_to(self, offset: int) -> None:
-        self.place = Place(os.fstat(self._held()).st_ino, offset, _fingerprint(b""))
+        self.place = FilePlace(os.fstat(self._held()).st_ino, offset, _fingerprint(b""))
 
     def _close(self) -> None:
         if self._fd is not None:
@@ -268,17 +278,3 @@ class Tail:
 
 def _fingerprint(behind: bytes) -> str:
     return blake2b(behind, digest_size=12).hexdigest()
-
-
-async def chunks(
-    tail: Tail, *, poll_seconds: float = 0.5, pause: Callable[[float], Awaitable[None]] = asyncio.sleep
-) -> AsyncGenerator[Chunk, None]:
-    """What comes, for ever; each look happens in a thread, and where there is nothing more it pauses."""
-    try:
-        while True:
-            chunk = await asyncio.to_thread(tail.read)
-            yield chunk
-            if not chunk.records:
-                await pause(poll_seconds)
-    finally:
-        await asyncio.to_thread(tail.close)

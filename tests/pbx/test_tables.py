@@ -70,8 +70,8 @@ class Reading:
                     troubles.add(batch.trouble)
                     break
                 is_at_end = batch.is_at_end
-                for row in batch.rows:
-                    self.rows[kind][self._key(kind, dict(row.values))] += 1
+                for row in batch.records:
+                    self.rows[kind][self._key(kind, dict(row.data))] += 1
                 if batch.place is not None:
                     self._places[kind] = batch.place.as_json()
         return troubles

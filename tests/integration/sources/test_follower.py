@@ -18,6 +18,8 @@ from agent.sources.cdr_gatherer import CdrGatherer
 from agent.sources.cel_gatherer import CelGatherer
 from agent.sources.follower import Follower
 from agent.sources.gathering import Gatherer, Mark
+from agent.sources.source import Content
+from agent.sources.tail import FilePlace, Tail
 from agent.store.engine import Store, open_store
 from agent.store.writer import FinishedCall, GapClosed, GapOpened, Group, LiveAnchor, Writer
 from config.settings import SourceKind, SourceSettings
@@ -73,6 +75,7 @@ class World:
             source,
             pbx="main",
             gatherer=self._gatherer(),
+            open_source=self._opened,
             store=self.store,
             writer=self.writer,
             on_found=lambda: None,
@@ -80,6 +83,10 @@ class World:
             monotonic=lambda: self.seconds,
             pause=pause,
         )
+
+    def _opened(self, told: dict[str, Any] | None, _: datetime) -> Tail:  # Any: JSON
+        place = FilePlace.from_json(told) if told is not None else None
+        return Tail(self.file, place, quotes=True, monotonic=lambda: self.seconds)
 
     def _gatherer(self) -> Gatherer:
         if self.kind is SourceKind.CEL_CSV:
@@ -206,7 +213,8 @@ async def test_lines_that_are_no_cdr_are_set_aside_with_their_position(world: Wo
     found = await world.rows("SELECT raw, reason, position FROM source_reject ORDER BY id")
     assert [raw for raw, _, _ in found] == [b"nonsense", b"more nonsense"]
     assert found[0][1] == "its 1 columns are not those of a CDR"
-    assert found[0][2].startswith(f"byte 0 of {world.file}")
+    assert found[0][2].startswith("byte 0 (inode ")
+    assert found[0][2].endswith(f" of {world.file}")
     assert follower.status.rejects == 2
     await world.run()
     assert len(await world.rows("SELECT 1 FROM source_reject")) == 2
@@ -265,8 +273,8 @@ async def test_a_line_that_meets_a_bug_is_set_aside_and_stops_nothing(
 ) -> None:
     real = CdrGatherer.take
 
-    def take(self: CdrGatherer, data: bytes, mark: Mark) -> str | None:
-        if b"poison" in data:
+    def take(self: CdrGatherer, data: Content, mark: Mark) -> str | None:
+        if isinstance(data, bytes) and b"poison" in data:
             raise ZeroDivisionError
         return real(self, data, mark)
 
@@ -317,6 +325,18 @@ async def test_a_source_that_cannot_be_read_says_so_until_it_can(world: World) -
     world.append(line(11))
     follower = await world.run()
     assert follower.status.trouble is None
+
+
+async def test_a_place_that_a_first_version_kept_is_gone_on_from(world: World) -> None:
+    world.append(line(11))
+    await world.run()
+    await world.writer.transact(lambda connection: connection.execute(
+        "UPDATE source_place SET place = json_remove(json_set(place, '$.tail', json_extract(place, '$.at')), '$.at')"
+    ))  # fmt: skip
+    world.append(line(12))
+    await world.run()
+    assert [call[0] for call in await world.calls()] == ["11", "12"]
+    assert await world.rows("SELECT records FROM source_place") == [(2,)]
 
 
 async def test_cel_tells_a_missed_call_as_exactly_as_the_live_feed(world: World) -> None:

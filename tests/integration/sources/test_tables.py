@@ -16,10 +16,11 @@ from pydantic import SecretStr
 from agent.pbx.asterisk.cdr import CdrReader
 from agent.pbx.asterisk.cel import CelReader, CelRow
 from agent.sources.mariadb import ReadOnly, TableTrouble
+from agent.sources.source import looks
 from agent.sources.table_layout import TableKind
 from agent.sources.table_ledger import BATCH_ROWS
 from agent.sources.table_reading import SWEEP_SECONDS
-from agent.sources.tables import Batch, Table, batches
+from agent.sources.tables import Batch, Table
 from tests.integration.pbx.authority import Authority
 from tests.mariadb_server import CDR_TABLE, READER_PASSWORD, MariaDb
 
@@ -106,11 +107,11 @@ def rest(table: Table) -> list[Batch]:
 
 
 def sequences(batches: list[Batch]) -> list[int]:
-    return [int(row.values["sequence"]) for batch in batches for row in batch.rows]
+    return [int(row.data["sequence"]) for batch in batches for row in batch.records]
 
 
 def channels(batches: list[Batch]) -> list[str]:
-    return [row.values["uniqueid"] for batch in batches for row in batch.rows]
+    return [row.data["uniqueid"] for batch in batches for row in batch.records]
 
 
 # Every row once
@@ -166,7 +167,7 @@ def test_a_table_of_months_is_read_from_its_beginning_in_batches(
     batches = rest(open_table())
 
     assert Counter(sequences(batches)) == Counter(row["sequence"] for row in rows)
-    assert max(len(batch.rows) for batch in batches) <= BATCH_ROWS
+    assert max(len(batch.records) for batch in batches) <= BATCH_ROWS
 
 
 def test_what_began_before_the_wanted_time_is_left_out(mariadb: MariaDb, open_table: Callable[..., Table]) -> None:
@@ -208,7 +209,7 @@ def test_a_cdr_table_whose_rows_are_numbered_is_read_by_the_numbers(
     batches = rest(table)
 
     assert sequences(batches) == list(range(BATCH_ROWS + 5))
-    assert [len(batch.rows) for batch in batches] == [BATCH_ROWS, 5]
+    assert [len(batch.records) for batch in batches] == [BATCH_ROWS, 5]
     mariadb.insert("cdr", [cdr(2000, NOON - timedelta(days=900))])
     assert sequences(rest(table)) == [2000]
 
@@ -271,14 +272,14 @@ def test_every_place_is_one_from_which_the_rest_is_read(
     make = cdr if kind == "cdr" else cel
     mariadb.insert(kind, [make(n, NOON - timedelta(minutes=7 * n)) for n in range(40)])
     table = open_table(kind)
-    rows = [row for batch in rest(table) for row in batch.rows]
+    rows = [row for batch in rest(table) for row in batch.records]
     assert len(rows) == 40
 
     for number, row in enumerate(rows):
         before = channels(rest(open_table(kind, row.at.as_json())))
         after = channels(rest(open_table(kind, row.after.as_json())))
-        assert before == [each.values["uniqueid"] for each in rows[number:]]
-        assert after == [each.values["uniqueid"] for each in rows[number + 1 :]]
+        assert before == [each.data["uniqueid"] for each in rows[number:]]
+        assert after == [each.data["uniqueid"] for each in rows[number + 1 :]]
 
 
 def test_a_reader_that_comes_days_later_tells_what_was_written_meanwhile(
@@ -321,9 +322,9 @@ def test_rows_come_once_though_reader_and_server_are_started_anew_in_between(
 
 def test_a_row_becomes_the_cdr_that_a_line_of_a_file_would(mariadb: MariaDb, open_table: Callable[..., Table]) -> None:
     mariadb.insert("cdr", [cdr(1, did="902125551001", recordingfile="a.wav")])
-    ((row,),) = (batch.rows for batch in rest(open_table()))
+    ((row,),) = (batch.records for batch in rest(open_table()))
 
-    told = CdrReader(ISTANBUL, tuple(row.values)).row_of(list(row.values.values()))
+    told = CdrReader(ISTANBUL, tuple(row.data)).row_of(list(row.data.values()))
 
     assert told is not None
     assert (told.start, told.end) == (NOW, NOW + timedelta(seconds=10))
@@ -341,9 +342,9 @@ def test_the_columns_that_a_table_has_are_taken_and_null_is_nothing(
     )
     mariadb.insert("cdr", [{"CallDate": NOON, "disposition": "BUSY", "uniqueid": "1.1", "duration": 3, "dst": None}])
 
-    ((row,),) = (batch.rows for batch in rest(open_table()))
+    ((row,),) = (batch.records for batch in rest(open_table()))
 
-    assert row.values == {
+    assert row.data == {
         "calldate": "2026-11-22 15:00:00",
         "disposition": "BUSY",
         "uniqueid": "1.1",
@@ -357,9 +358,9 @@ def test_the_empty_channel_of_an_old_table_does_not_hide_the_real_one(
 ) -> None:
     mariadb.execute("ALTER TABLE cel ADD COLUMN channel varchar(80) NOT NULL DEFAULT ''")
     mariadb.insert("cel", [cel(1)])
-    ((row,),) = (batch.rows for batch in rest(open_table("cel")))
+    ((row,),) = (batch.records for batch in rest(open_table("cel")))
 
-    told = CelReader().row_of(row.values)
+    told = CelReader().row_of(row.data)
 
     assert isinstance(told, CelRow)
     assert (told.name, told.caller_name, told.at) == ("PJSIP/101-00000001", "Ayşe Yılmaz", NOW)
@@ -384,9 +385,9 @@ def test_names_are_read_whatever_the_table_is_said_to_hold(
         cursor.execute(f"SET NAMES {connection}")
         cursor.execute(b"UPDATE cdr SET clid = '" + "Ayşe Yılmaz".encode(encoding) + b"'")
 
-    ((row,),) = (batch.rows for batch in rest(open_table(encoding="cp1254")))
+    ((row,),) = (batch.records for batch in rest(open_table(encoding="cp1254")))
 
-    assert row.values["clid"] == "Ayşe Yılmaz"
+    assert row.data["clid"] == "Ayşe Yılmaz"
 
 
 def test_events_of_the_hour_that_comes_twice_are_told_in_the_order_of_their_numbers(
@@ -399,7 +400,7 @@ def test_events_of_the_hour_that_comes_twice_are_told_in_the_order_of_their_numb
     local = [datetime.fromisoformat(f"{day} {at}") for at in shown]
     mariadb.insert("cel", [cel(n, at, uniqueid=f"{epoch}.{n}") for n, at in enumerate(local)])
 
-    times = [row.values["eventtime"] for batch in rest(open_table("cel", zone=BERLIN)) for row in batch.rows]
+    times = [row.data["eventtime"] for batch in rest(open_table("cel", zone=BERLIN)) for row in batch.records]
 
     assert times == [f"{day}T{at}:00+00:00" for at in ("00:30", "00:50", "01:05", "01:40", "02:10")]
 
@@ -418,8 +419,8 @@ def test_calls_of_the_hour_that_comes_twice_and_of_the_one_that_is_left_out_are_
         mariadb.insert("cdr", [cdr(number, local, seconds=1800, uniqueid=f"{int(moment.timestamp())}.{number}")])
         batches = rest(table)
         told += sequences(batches)
-        reader = CdrReader(BERLIN, tuple(batches[0].rows[0].values))
-        row = reader.row_of(list(batches[0].rows[0].values.values()))
+        reader = CdrReader(BERLIN, tuple(batches[0].records[0].data))
+        row = reader.row_of(list(batches[0].records[0].data.values()))
         assert row is not None
         assert row.start == moment
     assert told == list(range(20))
@@ -437,9 +438,9 @@ def test_times_of_type_timestamp_are_moments(mariadb: MariaDb, open_table: Calla
             "INSERT INTO cdr (calldate, duration, disposition, uniqueid) VALUES (%s, 5, 'BUSY', '1.1')", (NOON,)
         )
 
-    ((row,),) = (batch.rows for batch in rest(open_table(zone=BERLIN)))
+    ((row,),) = (batch.records for batch in rest(open_table(zone=BERLIN)))
 
-    assert datetime.fromisoformat(row.values["calldate"]) == NOW
+    assert datetime.fromisoformat(row.data["calldate"]) == NOW
 
 
 # Faults
@@ -447,7 +448,7 @@ def test_times_of_type_timestamp_are_moments(mariadb: MariaDb, open_table: Calla
 
 def trouble(table: Table) -> str:
     batch = table.read()
-    assert batch.rows == ()
+    assert batch.records == ()
     assert not batch.is_at_end
     assert batch.trouble is not None
     assert READER_PASSWORD not in batch.trouble
@@ -569,11 +570,12 @@ async def test_looks_go_on_for_ever_and_leave_the_server_rest(
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
 
-    async with aclosing(batches(table, poll_seconds=0.001, pause=pause)) as stream:
-        looks = [await anext(stream) for _ in range(4)]
+    async with aclosing(looks(table, poll_seconds=0.0001, pause=pause)) as stream:
+        found = [await anext(stream) for _ in range(4)]
 
-    assert [len(batch.rows) for batch in looks] == [1, 0, 0, 0]
-    assert pauses == [looks[0].seconds, *(20 * batch.seconds for batch in looks[1:3])]
+    assert [len(look.records) for look in found] == [1, 0, 0, 0]
+    assert pauses == [look.rest_seconds for look in found[:3]]
+    assert pauses[1] > 0.001
 
 
 def test_a_server_that_does_not_answer_is_given_up(

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent.sources.lines import MAX_RECORD_BYTES, TOO_LONG
-from agent.sources.tail import LINGER_SECONDS, Chunk, Place, Tail, chunks
+from agent.sources.source import looks
+from agent.sources.tail import LINGER_SECONDS, Chunk, FilePlace, Tail
 
 
 class Clock:
@@ -44,10 +45,10 @@ class Reading:
         self.notes += chunk.notes
         return chunk
 
-    def restart(self, place: Place | None = None) -> None:
+    def restart(self, place: FilePlace | None = None) -> None:
         """As after a crash, with the place that was kept."""
         self.tail.close()
-        self.tail = Tail(self.path, place or Place.from_json(self.tail.place.as_json()), monotonic=self.clock)
+        self.tail = Tail(self.path, place or FilePlace.from_json(self.tail.place.as_json()), monotonic=self.clock)
 
 
 @pytest.fixture
@@ -289,9 +290,9 @@ async def test_chunks_come_as_the_file_grows_and_pause_while_it_does_not(log: Pa
         append(log, f"{len(pauses)}\n")
 
     found: list[bytes] = []
-    async with aclosing(chunks(Tail(log), poll_seconds=0.25, pause=pause)) as stream:
+    async with aclosing(looks(Tail(log), poll_seconds=0.25, pause=pause)) as stream:
         async for chunk in stream:
-            found += [record.data for record in chunk.records]
+            found += [record.raw for record in chunk.records]
             if len(found) == 3:
                 break
     assert found == [b"1", b"2", b"3"]
@@ -304,7 +305,7 @@ async def test_a_reader_that_is_cancelled_closes_its_file(log: Path) -> None:
     seen = asyncio.Event()
 
     async def read() -> None:
-        async with aclosing(chunks(tail, poll_seconds=60)) as stream:
+        async with aclosing(looks(tail, poll_seconds=60)) as stream:
             async for chunk in stream:
                 if chunk.is_at_end:
                     seen.set()

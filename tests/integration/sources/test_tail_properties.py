@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from agent.sources.tail import LINGER_SECONDS, Place, Tail
+from agent.sources.tail import LINGER_SECONDS, FilePlace, Tail
 
 NAME = "queue_log"
 
@@ -22,7 +22,7 @@ class GrowingFile(RuleBasedStateMachine):
         self.path = self.directory / NAME
         self.written: list[bytes] = []
         self.kept: list[bytes] = []  # what came of the reader, up to the place that was kept
-        self.place = Place()
+        self.place = FilePlace()
         self.numbers = count()
         self.moments = count(1_700_000_000)
         self.clock = 0.0
@@ -122,9 +122,9 @@ class GrowingFile(RuleBasedStateMachine):
         self.tail.close()
         self.tail = self._tail()
 
-    def _keep(self, records: list[bytes], place: Place) -> None:
+    def _keep(self, records: list[bytes], place: FilePlace) -> None:
         self.kept += records
-        self.place = Place.from_json(place.as_json())
+        self.place = FilePlace.from_json(place.as_json())
 
     def _read_all(self) -> None:
         while True:
