@@ -21,6 +21,15 @@ class UplinkRefused(SyncError):
     pipe, tell the operator, condemn no record, and look again now and then."""
 
 
+class CentreBehind(UplinkUnavailable):
+    """The centre has given fewer receipts than the site holds, so it was restored from a backup; nothing was stored.
+    A greeting shows what is missing."""
+
+
+class BatchTooLarge(SyncError):
+    """A batch of this size is never taken; the same records in smaller batches are."""
+
+
 class LeaseHeld(UplinkUnavailable):
     """Another installation speaks for this site just now; the text names it. It is over when that one falls silent."""
 

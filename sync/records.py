@@ -69,7 +69,8 @@ class CallRecord(NamedTuple):
 class Batch:
     """Records of one site, at most one per call. `high_water` is the largest outbox sequence among them.
 
-    `holder` and `lease` show that the sender may speak for the site: docs/hub.md.
+    `holder` and `lease` show that the sender may speak for the site, `receipts` is the greatest receipt number it
+    holds: docs/hub.md.
     """
 
     site: str
@@ -77,6 +78,7 @@ class Batch:
     high_water: int
     holder: str = ""
     lease: str | None = field(default=None, repr=False)
+    receipts: int = 0
 
 
 class Verdict(StrEnum):
