@@ -1,0 +1,150 @@
+"""Wire version 1 as an agent speaks and hears it: requests as JSON text, answers back as values. See docs/hub.md.
+
+A record's JSON members are JSON text already and go into the body as they stand, so nothing but their validity is
+looked at. What the hub reads of a request, it reads in `sync.hub`: there nothing is trusted.
+"""
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import orjson
+import zstandard
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from sync.records import Batch, CallRecord, DayDigest, Greeting, HeldCall, Receipt, RecordReceipt, Welcome
+
+VERSION: Final = 1
+PREFIX: Final = f"/v{VERSION}"
+ZSTD_LEVEL: Final = 3
+
+JSON_MEMBERS: Final = ("legs", "timeline", "full_transcript", "tasks", "interactions")
+
+
+class NotEncodable(ValueError):
+    """A record holds what JSON cannot: broken JSON text or half a character. Others are as good as before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """What a site is given for its enrolment code. Unknown members are ignored, here as everywhere."""
+
+    site: str
+    credential: str
+    tenants: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Enrolled(site={self.site!r}, tenants={self.tenants!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Receipt:
+    receipt: int
+    verdicts: list[RecordReceipt]
+
+
+@dataclass(frozen=True, slots=True)
+class _Days:
+    days: list[DayDigest]
+
+
+@dataclass(frozen=True, slots=True)
+class _Calls:
+    calls: list[HeldCall]
+
+
+@dataclass(frozen=True, slots=True)
+class _Credential:
+    credential: str
+
+    def __repr__(self) -> str:
+        return "_Credential()"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An error as the hub tells it (RFC 9457); `code` is for programs, `detail` for people."""
+
+    status: int
+    code: str
+    title: str = ""
+    detail: str = ""
+    type: Literal["about:blank"] | str = "about:blank"
+
+
+_RECEIPT = TypeAdapter(_Receipt)
+_WELCOME = TypeAdapter(Welcome)
+_DAYS = TypeAdapter(_Days)
+_CALLS = TypeAdapter(_Calls)
+_ENROLLED = TypeAdapter(Enrolled)
+_CREDENTIAL = TypeAdapter(_Credential)
+_PROBLEM = TypeAdapter(Problem)
+
+
+def encode_record(record: CallRecord) -> bytes:
+    """One record as JSON. Raises NotEncodable."""
+    members: dict[str, object] = dict(zip(CallRecord._fields, record, strict=True))
+    try:
+        for name in JSON_MEMBERS:
+            text: str = getattr(record, name)
+            if text != "[]":
+                orjson.loads(text)  # one broken text would make the whole batch unreadable
+            members[name] = orjson.Fragment(text)
+        return orjson.dumps(members)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError, UnicodeError) as exc:
+        raise NotEncodable("the call holds text that JSON cannot carry") from exc
+
+
+def encode_batch(batch: Batch, records: Sequence[bytes]) -> bytes:
+    """The body of a batch whose records were encoded before, in the batch's order."""
+    head = orjson.dumps(
+        {"site": batch.site, "high_water": batch.high_water, "holder": batch.holder, "lease": batch.lease}
+    )
+    return b"".join((head[:-1], b',"records":[', b",".join(records), b"]}"))
+
+
+def encode_greeting(greeting: Greeting) -> bytes:
+    """The body of a handshake, with the wire versions this program speaks."""
+    members = {name: getattr(greeting, name) for name in Greeting.__dataclass_fields__}
+    return orjson.dumps(members | {"versions": [VERSION]})
+
+
+def compress(body: bytes) -> bytes:
+    """The body for `Content-Encoding: zstd`."""
+    return zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(body)
+
+
+def decode_receipt(body: bytes) -> Receipt:
+    """The answer to a batch. Raises ValueError for anything else, as all of these do."""
+    told = _RECEIPT.validate_json(body)
+    return Receipt(told.verdicts, told.receipt)
+
+
+def decode_welcome(body: bytes) -> Welcome:
+    """The answer to a greeting."""
+    return _WELCOME.validate_json(body)
+
+
+def decode_days(body: bytes) -> list[DayDigest]:
+    """The centre's days."""
+    return _DAYS.validate_json(body).days
+
+
+def decode_calls(body: bytes) -> list[HeldCall]:
+    """A page of the centre's calls of a day."""
+    return _CALLS.validate_json(body).calls
+
+
+def decode_enrolled(body: bytes) -> Enrolled:
+    """The answer to an enrolment code."""
+    return _ENROLLED.validate_json(body)
+
+
+def decode_credential(body: bytes) -> str:
+    """The new credential after a rotation."""
+    return _CREDENTIAL.validate_json(body).credential
+
+
+def decode_problem(body: bytes) -> Problem:
+    """What an answer other than 200 tells."""
+    return _PROBLEM.validate_json(body)
