@@ -15,6 +15,7 @@ from agent.cli.faults import NotRunning
 from tests.agent_process import AgentProcess
 from tests.pbx.asterisk import VERSIONS
 from tests.pbx.configuration import PRODUCT_SECRET, PRODUCT_USER
+from tests.pbx.stage.pulse import Pulse
 from tests.pbx.stage.scenario import Scenario
 from tests.pbx.stage.scenarios import SCENARIOS
 from tests.pbx.stage.theatre import Played, Theatre
@@ -34,6 +35,7 @@ class Evening:
     calls: list[Row]
     live_calls: int
     agent_log: str
+    pulse: Pulse
 
     def of(self, scenario: Scenario) -> list[Row]:
         """The calls in which one of the scenario's numbers stands."""
@@ -54,7 +56,8 @@ def evening(request: pytest.FixtureRequest, rig: None, tmp_path_factory: pytest.
                 live = agent.status()["calls"]["live"]
             except NotRunning:
                 pytest.fail(f"the agent ended:\n{agent.log()[-3000:]}")
-            return Evening({one.scenario.name: one for one in played}, list(_rows(agent.database)), live, agent.log())
+            calls = list(_rows(agent.database))
+            return Evening({one.scenario.name: one for one in played}, calls, live, agent.log(), theatre.pulse)
 
 
 def _selected(request: pytest.FixtureRequest, version: int) -> list[Scenario]:
@@ -75,7 +78,7 @@ def test_the_record_says_what_people_did(evening: Evening, name: str) -> None:
         pytest.skip(f"not on this Asterisk: {SCENARIOS[name].skips}")
     played = evening.played[name]
     assert played.failure is None
-    wrong = differences(played.calls, evening.of(played.scenario))
+    wrong = differences(played.calls, evening.of(played.scenario), slowest=evening.pulse.slowest)
     assert not wrong, "\n".join(wrong)
 
 

@@ -119,3 +119,9 @@ def test_calls_are_known_by_their_numbers_before_their_beginning() -> None:
     other = told(caller_id="1012", call_sid="site:main:2")
     found = differences([TRUTH], [other, told(start_time=NOON + timedelta(seconds=0.1))])
     assert found == ["a call that nobody made was told: 1012 to 902165551011, completed"]
+
+
+def test_a_moment_may_be_off_by_as_much_as_the_exchange_was_late_and_no_more() -> None:
+    late = told(start_time=TRUTH.start + timedelta(seconds=0.4), total_seconds=told()["total_seconds"] - 0.4)
+    assert differences([TRUTH], [late], slowest=lambda begin, end: 0.3) == []
+    assert len(differences([TRUTH], [late], slowest=lambda begin, end: 0.2)) == 2

@@ -12,6 +12,7 @@ from tests.pbx.asterisk import VERSIONS, Asterisk
 from tests.pbx.configuration import Options
 from tests.pbx.stage.configuration import stage_configuration
 from tests.pbx.stage.exchange import Exchange
+from tests.pbx.stage.pulse import Pulse
 from tests.pbx.stage.scenario import SECOND_TRUNK, TRUNK, Cast, Scenario
 from tests.pbx.stage.truth import CallTruth
 
@@ -42,6 +43,7 @@ class Theatre:
         )
         options = Options(appended=appended) if read is None else Options(appended=appended, read=read)
         self.asterisk = Asterisk(version=version, options=options)
+        self.pulse = Pulse()
 
     def __enter__(self) -> Self:
         try:
@@ -83,6 +85,8 @@ class Theatre:
         exchanges = {host: Exchange(bound.dup(), pbx) for host, bound in self._sockets.items()}
         for exchange in exchanges.values():
             await exchange.open()
+        phones = exchanges[PHONES_HOST]
+        phones.run(self.pulse.beat(phones), name="pulse")
         try:
             yield exchanges
         finally:

@@ -11,7 +11,7 @@ Only MAIN_EVENTS are compared; that something was dialled or rang is seen in the
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any
@@ -132,13 +132,31 @@ Told = Mapping[str, Any]
 """A call as the product told it: columns by their names, moments aware; Any: values of columns."""
 
 
-def differences(truths: Sequence[CallTruth], told: Sequence[Told]) -> list[str]:
-    """A line for everything in which the calls that were told differ from those that were."""
+def differences(
+    truths: Sequence[CallTruth],
+    told: Sequence[Told],
+    *,
+    slowest: Callable[[datetime, datetime], float] = lambda _begin, _end: 0.0,
+) -> list[str]:
+    """A line for everything in which the calls that were told differ from those that were.
+
+    `slowest` says how late the exchange was, in seconds, at the time of a call; its moments are no better known.
+    """
     pairs, lines = _paired(truths, told)
     sids = {truth.name: call["call_sid"] for truth, call in pairs}
     for truth, call in pairs:
-        lines += [f"{truth.name}: {line}" for line in _of_call(truth, call, sids)]
+        tolerances = _Tolerances(truth.slack, slowest(truth.start, truth.end))
+        lines += [f"{truth.name}: {line}" for line in _of_call(truth, call, sids, tolerances)]
     return lines
+
+
+@dataclass(frozen=True, slots=True)
+class _Tolerances:
+    slack: Mapping[str, float]
+    late: float
+
+    def of(self, name: str) -> float:
+        return self.slack.get(name, TOLERANCE_SECONDS) + self.late
 
 
 def _paired(truths: Sequence[CallTruth], told: Sequence[Told]) -> tuple[list[tuple[CallTruth, Told]], list[str]]:
@@ -163,7 +181,7 @@ def _unlikeness(truth: CallTruth, told: Told) -> tuple[int, float]:
     return numbers, abs((told["start_time"] - truth.start).total_seconds())
 
 
-def _of_call(truth: CallTruth, told: Told, sids: Mapping[str, str]) -> Iterator[str]:
+def _of_call(truth: CallTruth, told: Told, sids: Mapping[str, str], tolerances: _Tolerances) -> Iterator[str]:
     merged = sids.get(truth.merged_into, "?") if truth.merged_into else None
     yield from _unlike("merged_into", merged, told.get("merged_into"))
     for name in sorted(_PLAIN - truth.open):
@@ -171,11 +189,11 @@ def _of_call(truth: CallTruth, told: Told, sids: Mapping[str, str]) -> Iterator[
     if truth.hangup_cause is not None:
         yield from _unlike("hangup_cause", truth.hangup_cause, told.get("hangup_cause"))
     for name in sorted(_MOMENTS - truth.open):
-        yield from _moment(name, truth, told.get(f"{name}_time"))
+        yield from _moment(name, truth, told.get(f"{name}_time"), tolerances)
     for name in sorted(_LENGTHS - truth.open):
-        yield from _length(name, getattr(truth, name), told.get(f"{name}_seconds"), truth.slack)
-    yield from _length("total", (truth.end - truth.start).total_seconds(), told.get("total_seconds"), truth.slack)
-    yield from _legs(truth, told["legs"])
+        yield from _length(name, getattr(truth, name), told.get(f"{name}_seconds"), tolerances)
+    yield from _length("total", (truth.end - truth.start).total_seconds(), told.get("total_seconds"), tolerances)
+    yield from _legs(truth, told["legs"], tolerances)
     yield from _timeline(truth.timeline, told["timeline"])
 
 
@@ -191,13 +209,13 @@ def _unlike(name: str, true: object, told: object) -> Iterator[str]:
         yield f"{name} is {true!r}, told {told!r}"
 
 
-def _moment(name: str, truth: CallTruth, told: datetime | None) -> Iterator[str]:
+def _moment(name: str, truth: CallTruth, told: datetime | None, tolerances: _Tolerances) -> Iterator[str]:
     true: datetime | None = getattr(truth, name)
     if (true is None) != (told is None):
         yield f"{name}_time is {_clock(true)}, told {_clock(told)}"
     elif true is not None and told is not None:
         off = (told - true).total_seconds()
-        if abs(off) > truth.slack.get(name, TOLERANCE_SECONDS):
+        if abs(off) > tolerances.of(name):
             yield f"{name}_time is {_clock(true)}, told {_clock(told)}, {off:+.3f} s"
 
 
@@ -205,16 +223,16 @@ def _clock(moment: datetime | None) -> str:
     return moment.strftime("%H:%M:%S.%f")[:-3] if moment else "nothing"
 
 
-def _length(name: str, true: float | None, told: float | None, slack: Mapping[str, float]) -> Iterator[str]:
+def _length(name: str, true: float | None, told: float | None, tolerances: _Tolerances) -> Iterator[str]:
     if true is None or told is None:
         if true is not told:
             yield f"{name}_seconds is {true}, told {told}"
     # The two ends of a length are each as uncertain as a moment.
-    elif abs(told - true) > slack.get(name, TOLERANCE_SECONDS):
+    elif abs(told - true) > tolerances.of(name):
         yield f"{name}_seconds is {true:.3f}, told {told:.3f}"
 
 
-def _legs(truth: CallTruth, told: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _legs(truth: CallTruth, told: Sequence[Mapping[str, Any]], tolerances: _Tolerances) -> Iterator[str]:
     numbers, theirs = [leg.number for leg in truth.legs], [leg.get("number") for leg in told]
     if truth.legs_at_once and Counter(numbers) == Counter(theirs):
         told = sorted(told, key=lambda leg: numbers.index(leg.get("number")))
@@ -233,7 +251,7 @@ def _legs(truth: CallTruth, told: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield from _unlike(f"{where}: answered", leg.answered, "answer_time" in ours)
         for name, true in (("talk", leg.talk), ("hold", leg.hold)):
             if true is not None:
-                lines = _length(name, true, ours.get(f"{name}_seconds", 0.0), truth.slack)
+                lines = _length(name, true, ours.get(f"{name}_seconds", 0.0), tolerances)
                 yield from (f"{where}: {line}" for line in lines)
         if leg.cause is not None:
             yield from _unlike(f"{where}: hangup_cause", leg.cause, ours.get("hangup_cause"))
