@@ -48,9 +48,9 @@ def fill_in(
                         f"run `chmod o-rwx {file}`, or use {file_key}"
                     )
             elif isinstance(secret_file, str | Path):
-                section[key] = _read_secret(file.parent / secret_file)
+                section[key] = read_secret(file.parent / secret_file)
             elif secret_file is None and (credential := _credential(wanted.credential, environ)) is not None:
-                section[key] = _read_secret(credential)
+                section[key] = read_secret(credential)
             elif secret_file is None and wanted.required_because is not None:
                 problems.append(_how_to_give(wanted))
         except Unreadable as exc:
@@ -105,8 +105,8 @@ def _credential(name: str, environ: Mapping[str, str]) -> Path | None:
     return next((candidate for candidate in candidates if candidate.exists()), None)
 
 
-def _read_secret(file: Path) -> str:
-    """The file's text without the line end that editors and `echo` leave."""
+def read_secret(file: Path) -> str:
+    """The file's text without the line end that editors and `echo` leave. Raises Unreadable."""
     text = read_text(file, max_bytes=MAX_SECRET_BYTES).rstrip("\r\n")
     if not text:
         raise Unreadable(f"{file} is empty; write the secret into it")

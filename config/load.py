@@ -68,6 +68,11 @@ def _contradictions(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
             yield ("tenancy", "rules", index, "pbx"), f"no PBX is named {rule.pbx!r}; {did_you_mean(rule.pbx, names)}"
     authorities: list[tuple[KeyPath, Path | None]] = [
         *((("pbx", index, "tls_ca_file"), pbx.tls_ca_file) for index, pbx in enumerate(settings.pbx)),
+        *(
+            (("pbx", index, "sources", number, "tls_ca_file"), source.tls_ca_file)
+            for index, pbx in enumerate(settings.pbx)
+            for number, source in enumerate(pbx.sources)
+        ),
         (("live", "tls_ca_file"), settings.live.tls_ca_file),
         (("central", "tls_ca_file"), settings.central.tls_ca_file if settings.central else None),
     ]

@@ -4,9 +4,10 @@ import codecs
 import re
 from datetime import timedelta
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal, Self
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from typing import Annotated, Literal, NamedTuple, Self
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -26,6 +27,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 # Byte sets that hold ASCII, one byte a letter, as Python names them.
 _ONE_BYTE = re.compile(r"cp(125[0-8]|437|85[0-8]|86[0-3]|866|874)|iso8859-\d+|koi8-[ru]|mac-\w+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_MARIADB_URL = "use mariadb://user@host:3306/database"
 
 
 def _plain_name(value: str) -> str:
@@ -139,6 +141,13 @@ def _split_url(value: str, use: str) -> SplitResult:
     return parts
 
 
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
 class LogFormat(StrEnum):
     """TEXT for a terminal, JOURNAL for systemd's journal (priority prefix, no time), JSON for collectors.
 
@@ -187,6 +196,15 @@ _USUAL_PATHS = {
 }
 
 
+class Server(NamedTuple):
+    """What a URL says of a database's server."""
+
+    host: str | None  # None: it is reached by a Unix socket
+    port: int
+    user: str
+    database: str
+
+
 class SourceSettings(_Section):
     """What a PBX writes down itself, followed all the time to fill what the live feed missed."""
 
@@ -194,8 +212,11 @@ class SourceSettings(_Section):
     name: PlainName | None = None  # None: the kind
     path: FilePath | None = None  # of a file or a SQLite database
     url: str | None = None  # of MariaDB or MySQL: mariadb://user@host:3306/database
+    socket: FilePath | None = None  # MariaDB's Unix socket, instead of a host in the URL: mariadb://user@/database
     password: Secret | None = None
     password_file: FilePath | None = None
+    tls: bool | None = None  # None: not on this machine, elsewhere yes; a certificate is always verified
+    tls_ca_file: FilePath | None = None
     table: TableName | None = None  # None: "cdr" or "cel"
     # The columns of a file in their order, "-" for one to be passed over. Empty: known by their number or a header.
     columns: tuple[Line, ...] = ()
@@ -210,10 +231,9 @@ class SourceSettings(_Section):
     @classmethod
     def _known_scheme(cls, value: str | None) -> str | None:
         if value is not None:
-            use = "use mariadb://user@host:3306/database"
-            parts = _split_url(value, use)
-            if parts.scheme not in {"mariadb", "mysql"} or not parts.path.strip("/") or not parts.hostname:
-                raise ValueError(use)
+            parts = _split_url(value, _MARIADB_URL)
+            if parts.scheme not in {"mariadb", "mysql"} or not parts.path.strip("/") or not parts.username:
+                raise ValueError(_MARIADB_URL)
         return value
 
     @model_validator(mode="after")
@@ -224,16 +244,29 @@ class SourceSettings(_Section):
                 raise ValueError(f'{kind} needs a url, as url = "mariadb://user@127.0.0.1:3306/asteriskcdrdb"')
             if self.path is not None:
                 raise ValueError(f"{kind} has a url and no path")
+            self._check_way(self.url)
         else:
             if self.path is None:
                 raise ValueError(f'{kind} needs a path, as path = "{_USUAL_PATHS[self.kind]}"')
-            if self.url is not None:
-                raise ValueError(f"{kind} has a path and no url")
+            for key in ("url", "socket", "password", "password_file", "tls", "tls_ca_file"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{kind} has a path and no {key}")
         if self.columns and self.kind.is_table:
             raise ValueError(f"{kind} has columns with names of their own; leave columns away")
         if self.table is not None and not self.kind.is_table:
             raise ValueError(f"{kind} is a file; leave table away")
         return self
+
+    def _check_way(self, url: str) -> None:
+        host = urlsplit(url).hostname
+        if (host is None) is (self.socket is None):
+            raise ValueError(
+                f'{_MARIADB_URL}, or on this machine mariadb://user@/database and socket = "/run/mysqld/mysqld.sock"'
+            )
+        if self.socket is not None and self.tls:
+            raise ValueError("what goes through a socket never leaves this machine; leave tls away")
+        if self.tls_ca_file is not None and not self.uses_tls:
+            raise ValueError("tls_ca_file is given and TLS is not used; write tls = true, or leave it away")
 
     @property
     def called(self) -> str:
@@ -241,12 +274,32 @@ class SourceSettings(_Section):
         return self.name or str(self.kind)
 
     @property
+    def table_name(self) -> str:
+        """The table that is read, where it is one."""
+        return self.table or ("cel" if self.kind is SourceKind.CEL_MARIADB else "cdr")
+
+    @property
+    def server(self) -> Server | None:
+        """Where its table is, if a server has it."""
+        if self.url is None:
+            return None
+        parts = urlsplit(self.url)
+        return Server(parts.hostname, parts.port or 3306, unquote(parts.username or ""), unquote(parts.path.strip("/")))
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether the way to its server is encrypted."""
+        if self.tls is not None:
+            return self.tls
+        return self.server is not None and self.server.host is not None and not _is_this_machine(self.server.host)
+
+    @property
     def place(self) -> str:
         """Where it is, without who goes there."""
-        if self.url is None:
+        server = self.server
+        if server is None:
             return str(self.path)
-        parts = urlsplit(self.url)
-        return f"{parts.hostname}:{parts.port or 3306}{parts.path}"
+        return f"{server.database}.{self.table_name} at {self.socket or f'{server.host}:{server.port}'}"
 
     @property
     def polled_every(self) -> float:

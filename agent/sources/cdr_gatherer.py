@@ -86,7 +86,8 @@ class CdrGatherer:
         if not row.key:
             return NO_ID
         self.last_at = row.end
-        self._newest_end = row.end if self._newest_end is None else max(row.end, self._newest_end)
+        if isinstance(data, bytes):  # written when its call ended, unlike rows of a table that are read by the ledger
+            self._newest_end = row.end if self._newest_end is None else max(row.end, self._newest_end)
         call = self._calls.get(row.key)
         if call is None:
             call = self._calls[row.key] = _Gathered(mark, 0.0, row.end, row.start)

@@ -23,20 +23,25 @@ class CelGatherer:
         *,
         site: str,
         pbx: str,
-        rules: CallRules,
+        rules: Callable[[], CallRules],
         assign: Callable[[CallFacts], Assignment],
         zone: tzinfo,
         encoding: str,
         columns: Sequence[str] | None,
     ) -> None:
         self._reader = CelReader(columns or CEL_COLUMNS, zone=zone, encoding=encoding)
-        self._calls: CelCalls[_Place] = CelCalls(site=site, pbx=pbx, rules=rules, assign=assign)
+        self._rules = rules
+        self._rules_used = rules()
+        self._calls: CelCalls[_Place] = CelCalls(site=site, pbx=pbx, rules=self._rules_used, assign=assign)
         self._frontier: Mark | None = None
         self.last_at: datetime | None = None
 
     def begin(self, mark: Mark) -> None:
         """Whatever ends from here on began here or in what is not told yet."""
         self._frontier = self.first_unsettled or mark
+        if (rules := self._rules()) is not self._rules_used:
+            self._calls.use_rules(rules)
+            self._rules_used = rules
 
     def take(self, data: Content, mark: Mark) -> str | None:
         """The next line or row."""

@@ -129,9 +129,12 @@ class Follower:
         if found is None or found.kind != self._state.kind:
             return
         self._state = found
-        self._known_from = _moment(found.place.get("known_from"))
-        self._told_until = _moment(found.place.get("told_until"))
-        told = found.place.get("at", found.place.get("tail"))  # "tail" by the first versions
+        kept = found.place
+        if self._settings.kind.is_remote and kept.get("of") != self._settings.place:
+            kept = {}  # the number of a row says nothing of another table
+        self._known_from = _moment(kept.get("known_from"))
+        self._told_until = _moment(kept.get("told_until"))
+        told = kept.get("at", kept.get("tail"))  # "tail" by the first versions
         self._mark = Mark(0, _KeptPlace(told) if told else None, found.records, found.rejects)
         status = self.status
         status.read_until, status.records, status.rejects = found.read_until, found.records, found.rejects
@@ -262,7 +265,9 @@ class Follower:
         marks = [held.call.first for held in waiting]
         unsettled = self._gatherer.first_unsettled
         mark = min([*marks, *([unsettled] if unsettled else []), self._mark], key=_number)
-        place: dict[str, Any] = {"at": mark.place.as_json()} if mark.place is not None else {}  # Any: JSON
+        place: dict[str, Any] = {"of": self._settings.place}  # Any: JSON
+        if mark.place is not None:
+            place["at"] = mark.place.as_json()
         for name, moment in (("known_from", self._known_from), ("told_until", self._told_until)):
             if moment is not None:
                 place[name] = moment.isoformat()

@@ -14,6 +14,9 @@ from pymysql.constants import CR, ER
 from pymysql.converters import encoders
 
 from agent.errors import AgentError
+from config.credentials import read_secret
+from config.files import Unreadable
+from config.settings import SourceSettings
 
 CONNECT_SECONDS: Final = 10
 READ_SECONDS: Final = 60
@@ -39,19 +42,48 @@ class ConnectionGone(TableTrouble):
 class TableAddress:
     """Where a table is and who reads it."""
 
-    host: str
+    host: str | None
     user: str
     database: str
     table: str
     port: int = 3306
+    socket: Path | None = None  # instead of host and port
     password: SecretStr | None = None
+    password_file: Path | None = None  # goes before the password; read at each connection
     tls: bool = False  # encrypted, and the server has to show a certificate that is trusted
     tls_ca_file: Path | None = None  # None: the machine's authorities
 
     @property
     def server(self) -> str:
         """For people."""
-        return f"{self.host}:{self.port}"
+        return str(self.socket) if self.socket is not None else f"{self.host}:{self.port}"
+
+    def read_password(self) -> str:
+        """As it is now; empty if there is none. Raises TableTrouble."""
+        if self.password_file is not None:
+            try:
+                return read_secret(self.password_file)
+            except Unreadable as exc:
+                raise TableTrouble(f"the password for {self.server}: {exc}") from None
+        return self.password.get_secret_value() if self.password is not None else ""
+
+
+def address_of(source: SourceSettings) -> TableAddress:
+    """What the settings say of a table in MariaDB."""
+    server = source.server
+    assert server is not None  # noqa: S101 - the settings say that such a source has one
+    return TableAddress(
+        host=server.host,
+        port=server.port,
+        user=server.user,
+        database=server.database,
+        table=source.table_name,
+        socket=source.socket,
+        password=source.password,
+        password_file=source.password_file,
+        tls=source.uses_tls,
+        tls_ca_file=source.tls_ca_file,
+    )
 
 
 class ReadOnly:
@@ -59,12 +91,16 @@ class ReadOnly:
 
     def __init__(self, address: TableAddress) -> None:
         self._address = address
+        password = address.read_password()
         with self._telling():
+            if address.socket is not None and not address.socket.is_socket():
+                raise TableTrouble(_AWAY.format(server=address.server, said="there is no socket"))
             self._connection: Connection[pymysql.cursors.Cursor] = pymysql.connect(
                 host=address.host,
                 port=address.port,
+                unix_socket=str(address.socket) if address.socket is not None else None,
                 user=address.user,
-                password=address.password.get_secret_value() if address.password else "",
+                password=password,
                 database=address.database,
                 connect_timeout=CONNECT_SECONDS,
                 read_timeout=READ_SECONDS + 5,

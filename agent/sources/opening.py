@@ -16,7 +16,10 @@ from agent.sources.cdr_gatherer import CdrGatherer
 from agent.sources.cel_gatherer import CelGatherer
 from agent.sources.follower import Follower, Opener
 from agent.sources.gathering import Gatherer
+from agent.sources.mariadb import address_of
 from agent.sources.status import SourceStatus
+from agent.sources.table_layout import TableKind
+from agent.sources.tables import WINDOW, Table
 from agent.sources.tail import FilePlace, Tail
 from agent.store.engine import Store
 from agent.store.writer import Writer
@@ -47,20 +50,25 @@ def follow(
         source,
         pbx=of.pbx.name,
         gatherer=gatherer,
-        open_source=opener(source),
+        open_source=opener(source, of),
         store=store,
         writer=writer,
         on_found=on_found,
     )
 
 
-def opener(source: SourceSettings) -> Opener:
+def opener(source: SourceSettings, of: PbxSources) -> Opener:
     """What opens a source at a place, to follow it or to read it once."""
+    zone = zone_of(source.time_zone or of.pbx.time_zone)
     match source.kind:
         case SourceKind.CDR_CSV | SourceKind.CEL_CSV:
             return lambda told, _: open_file(source, told, quotes=True)
         case SourceKind.QUEUE_LOG:
             return lambda told, _: open_file(source, told, quotes=False)
+        case SourceKind.CDR_MARIADB | SourceKind.CEL_MARIADB:
+            kind = TableKind.CEL if source.kind is SourceKind.CEL_MARIADB else TableKind.CDR
+            address = address_of(source)
+            return lambda told, since: Table(address, kind, told, zone=zone, encoding=of.encoding, since=since - WINDOW)
         case _:
             raise NotImplementedError(source.kind)  # wired next
 
@@ -74,7 +82,7 @@ def open_file(source: SourceSettings, told: dict[str, Any] | None, *, quotes: bo
 def _gatherer(source: SourceSettings, of: PbxSources) -> Gatherer | None:
     zone = zone_of(source.time_zone or of.pbx.time_zone)
     match source.kind:
-        case SourceKind.CDR_CSV:
+        case SourceKind.CDR_CSV | SourceKind.CDR_MARIADB:
             return CdrGatherer(
                 site=of.site,
                 pbx=of.pbx.name,
@@ -86,11 +94,11 @@ def _gatherer(source: SourceSettings, of: PbxSources) -> Gatherer | None:
                 settle_seconds=source.settle_seconds,
                 clock=time.monotonic,
             )
-        case SourceKind.CEL_CSV:
+        case SourceKind.CEL_CSV | SourceKind.CEL_MARIADB:
             return CelGatherer(
                 site=of.site,
                 pbx=of.pbx.name,
-                rules=of.rules(),
+                rules=of.rules,
                 assign=of.assign,
                 zone=zone,
                 encoding=of.encoding,

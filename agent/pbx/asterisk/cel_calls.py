@@ -126,6 +126,10 @@ class CelCalls(Generic[Place]):
         """What comes now was not read before."""
         self._is_repeating = False
 
+    def use_rules(self, rules: CallRules) -> None:
+        """Those of calls that end from now on."""
+        self._new_model = partial(self._new_model, rules=rules)
+
     def close_open(self, before: datetime) -> None:
         """Calls that the source has not mentioned since `before` ended unseen, at their last word."""
         for group in list(self._groups.values()):

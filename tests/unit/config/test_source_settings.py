@@ -22,7 +22,32 @@ def test_a_file_needs_no_more_than_its_path(tmp_path: Path) -> None:
 
 def test_a_table_is_looked_at_less_often_and_told_without_its_user(tmp_path: Path) -> None:
     (source,) = read(tmp_path, TABLE).pbx[0].sources
-    assert (source.polled_every, source.place) == (5.0, "db:3307/asteriskcdrdb")
+    assert (source.polled_every, source.place) == (5.0, "asteriskcdrdb.cdr at db:3307")
+
+
+@pytest.mark.parametrize(
+    ("way", "uses_tls"),
+    [
+        ('url = "mariadb://u@db/d"', True),
+        ('url = "mariadb://u@10.0.0.5/d"', True),
+        ('url = "mariadb://u@10.0.0.5/d"\ntls = false', False),
+        ('url = "mariadb://u@127.0.0.1/d"', False),
+        ('url = "mariadb://u@[::1]/d"', False),
+        ('url = "mariadb://u@localhost/d"\ntls = true', True),
+        ('url = "mariadb://u@/d"\nsocket = "/run/mysqld/mysqld.sock"', False),
+    ],
+)
+def test_what_leaves_this_machine_is_encrypted_unless_told_otherwise(tmp_path: Path, way: str, uses_tls: bool) -> None:
+    (source,) = read(tmp_path, f'{SOURCE}kind = "cel-mariadb"\n{way}\n').pbx[0].sources
+    assert source.uses_tls is uses_tls
+
+
+def test_a_socket_is_told_as_the_place_and_a_user_s_name_is_read_as_urls_have_it(tmp_path: Path) -> None:
+    text = 'kind = "cel-mariadb"\nurl = "mariadb://a%40b@/asteriskcdrdb"\nsocket = "/run/mysqld/mysqld.sock"\n'
+    (source,) = read(tmp_path, SOURCE + text).pbx[0].sources
+    assert source.place == "asteriskcdrdb.cel at /run/mysqld/mysqld.sock"
+    assert source.server is not None
+    assert source.server.user == "a@b"
 
 
 @pytest.mark.parametrize("name", ["", 'name = "old"\n'])
@@ -58,7 +83,21 @@ def test_several_sources_of_a_pbx_are_told_as_a_file_has_them(tmp_path: Path) ->
             'as url = "mariadb://user@127.0.0.1:3306/asteriskcdrdb"',
         ),
         (TABLE + 'path = "x"\n', 'FILE: pbx[0].sources[0]: kind = "cdr-mariadb" has a url and no path'),
-        (FILE + 'url = "mariadb://h/d"\n', 'FILE: pbx[0].sources[0]: kind = "cdr-csv" has a path and no url'),
+        (FILE + 'url = "mariadb://u@h/d"\n', 'FILE: pbx[0].sources[0]: kind = "cdr-csv" has a path and no url'),
+        (FILE + "tls = true\n", 'FILE: pbx[0].sources[0]: kind = "cdr-csv" has a path and no tls'),
+        (
+            SOURCE + 'kind = "cdr-mariadb"\nurl = "mariadb://u@/d"\n',
+            "FILE: pbx[0].sources[0]: use mariadb://user@host:3306/database, "
+            'or on this machine mariadb://user@/database and socket = "/run/mysqld/mysqld.sock"',
+        ),
+        (
+            SOURCE + 'kind = "cdr-mariadb"\nurl = "mariadb://u@/d"\nsocket = "s"\ntls = true\n',
+            "FILE: pbx[0].sources[0]: what goes through a socket never leaves this machine; leave tls away",
+        ),
+        (
+            SOURCE + 'kind = "cdr-mariadb"\nurl = "mariadb://u@127.0.0.1/d"\ntls_ca_file = "agent.toml"\n',
+            "FILE: pbx[0].sources[0]: tls_ca_file is given and TLS is not used; write tls = true, or leave it away",
+        ),
         (FILE + 'table = "cdr"\n', 'FILE: pbx[0].sources[0]: kind = "cdr-csv" is a file; leave table away'),
         (
             TABLE + 'columns = ["start"]\n',
