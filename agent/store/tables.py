@@ -123,6 +123,22 @@ class SourceReject(SQLModel, table=True):
     at: datetime = _moment()
 
 
+class Coverage(SQLModel, table=True):
+    """A day of a PBX's calls held against what the PBX wrote down itself; `agent.coverage` makes it."""
+
+    pbx: str = Field(primary_key=True)
+    day: str = Field(primary_key=True)  # 2026-11-22, in the PBX's time zone
+    source: str  # the names of what was read, with + between
+    known: int  # to the PBX
+    held: int  # here
+    missing: int  # known to the PBX and not held
+    extra: int  # held, and the PBX should know them and does not
+    untold: int  # held, and the source cannot know them
+    differing: int
+    trouble: str | None = None  # why it could not be verified, a sentence
+    at: datetime = _moment()
+
+
 class Counter(SQLModel, table=True):
     """A number that triggers keep: rows in the outbox and quarantine, bytes in the journal."""
 
@@ -131,7 +147,8 @@ class Counter(SQLModel, table=True):
 
 
 EDGE_TABLES = (
-    "outbox", "quarantine", "journal_segment", "live_call", "gap", "source_place", "source_reject", "counter",
+    "outbox", "quarantine", "journal_segment", "live_call", "gap", "source_place", "source_reject",
+    "coverage", "counter",
 )  # fmt: skip
 STORE_TABLES = frozenset(SHARED_TABLES) | frozenset(EDGE_TABLES)
 
