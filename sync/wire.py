@@ -38,27 +38,27 @@ class Enrolled:
 
 
 @dataclass(frozen=True, slots=True)
-class _Receipt:
+class ReceiptAnswer:
     receipt: int
     verdicts: list[RecordReceipt]
 
 
 @dataclass(frozen=True, slots=True)
-class _Days:
+class DaysAnswer:
     days: list[DayDigest]
 
 
 @dataclass(frozen=True, slots=True)
-class _Calls:
+class CallsAnswer:
     calls: list[HeldCall]
 
 
 @dataclass(frozen=True, slots=True)
-class _Credential:
+class CredentialAnswer:
     credential: str
 
     def __repr__(self) -> str:
-        return "_Credential()"
+        return "CredentialAnswer()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +72,12 @@ class Problem:
     type: Literal["about:blank"] | str = "about:blank"
 
 
-_RECEIPT = TypeAdapter(_Receipt)
+_RECEIPT = TypeAdapter(ReceiptAnswer)
 _WELCOME = TypeAdapter(Welcome)
-_DAYS = TypeAdapter(_Days)
-_CALLS = TypeAdapter(_Calls)
+_DAYS = TypeAdapter(DaysAnswer)
+_CALLS = TypeAdapter(CallsAnswer)
 _ENROLLED = TypeAdapter(Enrolled)
-_CREDENTIAL = TypeAdapter(_Credential)
+_CREDENTIAL = TypeAdapter(CredentialAnswer)
 _PROBLEM = TypeAdapter(Problem)
 
 
@@ -97,9 +97,7 @@ def encode_record(record: CallRecord) -> bytes:
 
 def encode_batch(batch: Batch, records: Sequence[bytes]) -> bytes:
     """The body of a batch whose records were encoded before, in the batch's order."""
-    head = orjson.dumps(
-        {"site": batch.site, "high_water": batch.high_water, "holder": batch.holder, "lease": batch.lease}
-    )
+    head = orjson.dumps({name: getattr(batch, name) for name in Batch.__dataclass_fields__ if name != "records"})
     return b"".join((head[:-1], b',"records":[', b",".join(records), b"]}"))
 
 
