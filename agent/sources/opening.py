@@ -17,6 +17,7 @@ from agent.sources.cel_gatherer import CelGatherer
 from agent.sources.follower import Follower, Opener
 from agent.sources.gathering import Gatherer
 from agent.sources.mariadb import address_of
+from agent.sources.sqlite_table import RowPlace, SqliteTable
 from agent.sources.status import SourceStatus
 from agent.sources.table_layout import TableKind
 from agent.sources.tables import WINDOW, Table
@@ -62,27 +63,33 @@ def opener(source: SourceSettings, of: PbxSources) -> Opener:
     zone = zone_of(source.time_zone or of.pbx.time_zone)
     match source.kind:
         case SourceKind.CDR_CSV | SourceKind.CEL_CSV:
-            return lambda told, _: open_file(source, told, quotes=True)
+            return lambda told, _: _tail(source, told, quotes=True)
         case SourceKind.QUEUE_LOG:
-            return lambda told, _: open_file(source, told, quotes=False)
+            return lambda told, _: _tail(source, told, quotes=False)
         case SourceKind.CDR_MARIADB | SourceKind.CEL_MARIADB:
             kind = TableKind.CEL if source.kind is SourceKind.CEL_MARIADB else TableKind.CDR
             address = address_of(source)
             return lambda told, since: Table(address, kind, told, zone=zone, encoding=of.encoding, since=since - WINDOW)
-        case _:
-            raise NotImplementedError(source.kind)  # wired next
+        case SourceKind.CDR_SQLITE:
+            return lambda told, _: SqliteTable(
+                _path(source), source.table_name, RowPlace.from_json(told) if told else None, encoding=of.encoding
+            )
 
 
-def open_file(source: SourceSettings, told: dict[str, Any] | None, *, quotes: bool) -> Tail:  # Any: JSON
-    """The file of a source. `quotes`: line breaks inside quotes belong to the record."""
+def _tail(source: SourceSettings, told: dict[str, Any] | None, *, quotes: bool) -> Tail:  # Any: JSON
+    """`quotes`: line breaks inside quotes belong to the record."""
+    return Tail(_path(source), FilePlace.from_json(told) if told else None, quotes=quotes)
+
+
+def _path(source: SourceSettings) -> Path:
     assert source.path is not None  # noqa: S101 - the settings say that a file has one
-    return Tail(source.path, FilePlace.from_json(told) if told else None, quotes=quotes)
+    return source.path
 
 
 def _gatherer(source: SourceSettings, of: PbxSources) -> Gatherer | None:
     zone = zone_of(source.time_zone or of.pbx.time_zone)
     match source.kind:
-        case SourceKind.CDR_CSV | SourceKind.CDR_MARIADB:
+        case SourceKind.CDR_CSV | SourceKind.CDR_MARIADB | SourceKind.CDR_SQLITE:
             return CdrGatherer(
                 site=of.site,
                 pbx=of.pbx.name,

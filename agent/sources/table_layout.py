@@ -1,6 +1,7 @@
 """What a `cdr` or `cel` table is like: FreePBX, Issabel and everybody's own differ, so it is looked at once."""
 
 import codecs
+from collections.abc import Set
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -47,6 +48,16 @@ _CEL: Final = _Needs(
 _NEEDS: Final = {TableKind.CDR: _CDR, TableKind.CEL: _CEL}
 
 
+def known_columns(kind: TableKind) -> frozenset[str]:
+    """The columns of a table that mean something here, in lower case."""
+    return _NEEDS[kind].known
+
+
+def lacking(names: Set[str], kind: TableKind) -> str | None:
+    """The column, or those of which one is needed, that a table with columns of these names has not."""
+    return next((" or ".join(sorted(one_of)) for one_of in _NEEDS[kind].needed if not one_of & names), None)
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One of them; its name is in lower case."""
@@ -72,19 +83,16 @@ class Layout:
         """Look. Raises TableTrouble if it cannot be read, or is no such table."""
         table = f"{quoted(address.database)}.{quoted(address.table)}"
         connection.rows(f"SELECT 1 FROM {table} LIMIT 0")  # noqa: S608 - quoted; tells what is missing
-        needs = _NEEDS[kind]
         found = [_column(row, encoding) for row in connection.rows(_COLUMNS, address.database, address.table)]
         names = {column.name for column in found}
-        for one_of in needs.needed:
-            if not one_of & names:
-                wanted = " or ".join(sorted(one_of))
-                raise TableTrouble(
-                    f"{address.database}.{address.table} has no column {wanted}; is it a table of {kind.upper()}?"
-                )
-        columns = tuple(column for column in found if column.name in needs.known)
+        if lacks := lacking(names, kind):
+            raise TableTrouble(
+                f"{address.database}.{address.table} has no column {lacks}; is it a table of {kind.upper()}?"
+            )
+        columns = tuple(column for column in found if column.name in known_columns(kind))
         if "channame" in names:
             columns = tuple(column for column in columns if column.name != "channel")
-        timed = next(column for column in columns if column.name in needs.times)
+        timed = next(column for column in columns if column.name in _NEEDS[kind].times)
         number = next((column for column in found if column.is_number), None)
         if number is None and kind is TableKind.CEL:
             name = f"{address.database}.{address.table}"

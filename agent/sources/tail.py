@@ -113,7 +113,7 @@ class Tail:
                 chunk = self._read()
             except OSError as exc:
                 self._close()
-                chunk = Chunk(self.place, trouble=self._trouble(exc))
+                chunk = Chunk(self.place, trouble=trouble_with(self.path, exc))
             if self._notes:
                 chunk = Chunk(chunk.place, chunk.records, chunk.is_at_end, chunk.trouble, tuple(self._notes))
             return chunk
@@ -263,17 +263,19 @@ class Tail:
             return f"{lost}; {packed[0]} is compressed and left alone: add delaycompress to its logrotate section"
         return f"{lost}; what was written to it behind byte {self.place.offset} is not known"
 
-    def _trouble(self, exc: OSError) -> str:
-        match exc:
-            case FileNotFoundError():
-                return f"{self.path} does not exist; it is read as soon as it does"
-            case PermissionError():
-                where = exc.filename or self.path
-                return f"{where} cannot be read by the agent's user; add it to the file's group by {_GROUP}"
-            case IsADirectoryError() | NotADirectoryError():
-                return f"{self.path} is no file; name the file itself"
-            case _:
-                return f"{self.path} cannot be read: {exc.strerror or exc}"
+
+def trouble_with(path: Path, exc: OSError) -> str:
+    """Why a PBX's file cannot be read, and what to do."""
+    match exc:
+        case FileNotFoundError():
+            return f"{path} does not exist; it is read as soon as it does"
+        case PermissionError():
+            where = exc.filename or path
+            return f"{where} cannot be read by the agent's user; add it to the file's group by {_GROUP}"
+        case IsADirectoryError() | NotADirectoryError():
+            return f"{path} is no file; name the file itself"
+        case _:
+            return f"{path} cannot be read: {exc.strerror or exc}"
 
 
 def _fingerprint(behind: bytes) -> str:
