@@ -93,6 +93,10 @@ class Asterisk:
         return self.home / "log/cdr-custom/Master.csv"
 
     @property
+    def queue_log_path(self) -> Path:
+        return self.home / "log/queue_log"
+
+    @property
     def log_path(self) -> Path:
         return self.home / "log/messages"
 
@@ -250,7 +254,7 @@ class Asterisk:
 
     def truncate_account(self) -> None:
         """Forgets the calls so far, for a capture of one scenario alone."""
-        for path in (self.cel_path, self.cdr_path):
+        for path in (self.cel_path, self.cdr_path, self.queue_log_path):
             if path.exists():
                 os.truncate(path, 0)
 
