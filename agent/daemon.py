@@ -21,7 +21,6 @@ from agent.health import AgentStatus
 from agent.jobs import Jobs
 from agent.live.feed import LiveFeed
 from agent.live.store import ContextStore
-from agent.notify import Notifier
 from agent.pbx.asterisk.connector import AsteriskConnector
 from agent.pbx.asterisk.interpreter import AsteriskInterpreter
 from agent.pbx.text import DEFAULT_ENCODING
@@ -38,6 +37,7 @@ from agent.store.writer import Writer
 from agent.tracking.rebuild import Rebuild
 from agent.tracking.tracker import Tracker
 from config.errors import ConfigError
+from config.notify import Notifier
 from config.settings import AsteriskSettings, Settings
 from sync.backoff import Backoff
 from sync.models import Call

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.notify import Notifier
+from config.notify import Notifier
 
 
 @pytest.fixture
