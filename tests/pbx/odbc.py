@@ -1,5 +1,7 @@
 """An Asterisk that writes CDRs and CEL into MariaDB as FreePBX's does: res_odbc, cdr_adaptive_odbc, cel_odbc."""
 
+from collections.abc import Mapping
+
 from tests.mariadb_server import DATABASE, WRITER, WRITER_PASSWORD, MariaDb
 from tests.pbx.asterisk import INSTANCES, Asterisk, RigUnavailable
 from tests.pbx.configuration import Options
@@ -7,9 +9,12 @@ from tests.pbx.configuration import Options
 _DRIVER = "usr/lib/x86_64-linux-gnu/odbc/libmaodbc.so"
 
 
-def asterisk_with_tables(mariadb: MariaDb) -> Asterisk:
-    """To be started with `environment_of` it, then `load_back_ends`. RigUnavailable if its root has no driver."""
-    asterisk = Asterisk(options=Options(appended=_configuration(mariadb)))
+def asterisk_with_tables(mariadb: MariaDb, *, more: Mapping[str, str] | None = None) -> Asterisk:
+    """To be started with `environment_of` it, then `load_back_ends`. RigUnavailable if its root has no driver.
+
+    `more`: configuration of further back ends, by file name.
+    """
+    asterisk = Asterisk(options=Options(appended={**_configuration(mariadb), **(more or {})}))
     if not (asterisk.root / _DRIVER).exists():
         asterisk.close()
         raise RigUnavailable(f"no ODBC driver in {asterisk.root}; build it anew with scripts/asterisk-root")
@@ -21,9 +26,9 @@ def environment_of(asterisk: Asterisk) -> dict[str, str]:
     return {"ODBCINI": f"/{INSTANCES}/{asterisk.name}/etc/odbc.ini"}
 
 
-def load_back_ends(asterisk: Asterisk) -> None:
+def load_back_ends(asterisk: Asterisk, *more: str) -> None:
     """By itself the rig loads none but its own."""
-    for module in ("cdr_adaptive_odbc", "cel_odbc"):
+    for module in ("cdr_adaptive_odbc", "cel_odbc", *more):
         said = asterisk.cli(f"module load {module}.so")
         assert "Loaded" in said, said
 
