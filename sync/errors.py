@@ -21,6 +21,18 @@ class UplinkRefused(SyncError):
     pipe, tell the operator, condemn no record, and look again now and then."""
 
 
+class SiteRefused(UplinkRefused):
+    """The centre refuses what a site shows: its name, credential or enrolment code. `code` is docs/hub.md's."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class LeaseLost(UplinkUnavailable):
+    """Nobody else speaks for the site, but its lease was given up or has run out: a greeting gets a new one."""
+
+
 class CentreBehind(UplinkUnavailable):
     """The centre has given fewer receipts than the site holds, so it was restored from a backup; nothing was stored.
     A greeting shows what is missing."""

@@ -20,6 +20,7 @@ from config.settings import CentralSettings
 from sync.central.connection import CentralAddress
 from sync.central.embedded import EmbeddedPostgres
 from sync.central.migrate import migrate
+from tests.fakes_sync import HOLDER, LEASE
 
 _TEMPLATE = "central_template"
 _numbers = count(1)
@@ -70,7 +71,31 @@ class PostgresDatabase:
         """Make these tenants known."""
         async with self.connection() as connection:
             await connection.executemany(
-                "INSERT INTO tenant (name, is_active) VALUES ($1, true)", [(name,) for name in names]
+                "INSERT INTO tenant (name, is_active) VALUES ($1, true) ON CONFLICT DO NOTHING",
+                [(name,) for name in names],
+            )
+
+    async def add_site(self, name: str, *tenants: str) -> None:
+        """Make a site known that may write for these tenants, which are made known too."""
+        await self.add_tenants(*tenants)
+        async with self.connection() as connection:
+            await connection.execute("INSERT INTO site (name) VALUES ($1)", name)
+            await connection.execute(
+                "INSERT INTO site_tenant (site, tenant_id) SELECT $1, id FROM tenant WHERE name = ANY ($2::text[])",
+                name,
+                tenants,
+            )
+
+    async def add_speaking_site(self, name: str, *tenants: str) -> None:
+        """The same, and it has the lease that the batches of `tests.fakes_sync` show."""
+        await self.add_site(name, *tenants)
+        async with self.connection() as connection:
+            await connection.execute(
+                "UPDATE site SET lease = $2, holder = $3, holder_host = 'pbx-1', holder_since = now(),"
+                " lease_seconds = 60, lease_until = now() + interval '60 s' WHERE name = $1",
+                name,
+                LEASE,
+                HOLDER,
             )
 
 

@@ -138,8 +138,8 @@ def explain(exc: Exception, label: str) -> SyncError:
         return UplinkRefused(f"{label}: there is no such database; create it or correct the address ({kind})")
     if code == "42501":
         return UplinkRefused(
-            f"{label}: the database user lacks rights; it needs to read alembic_version and tenant and to read, "
-            f"insert, update and delete in site, call, task and interaction ({kind})"
+            f"{label}: the database user lacks rights; `edge-hub sites add --direct` makes one that has them, and "
+            f"`edge-hub migrate` puts right those of the groups ({kind})"
         )
     if code[:2] in {"42", "3F"} and code != "42P05":
         return UplinkRefused(f"{label}: the tables are not those this version writes; {_MIGRATE} ({kind})")

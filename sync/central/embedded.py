@@ -33,14 +33,16 @@ class EmbeddedPostgres:
     """One server; `with` makes and starts it, and takes it away with its data in the end.
 
     `options` are server parameters, for example {"fsync": "off"}. The port stays the same over stops and starts.
-    Its files are in a directory of its own below the system's temporary one, because `nobody` must reach it.
+    Its files are in a directory of its own below the system's temporary one, because `nobody` must reach it; or in
+    `keep_in`, where they stay and are taken up again.
     """
 
     user = "postgres"
     host = "127.0.0.1"
 
-    def __init__(self, *, options: Mapping[str, str] | None = None) -> None:
+    def __init__(self, *, options: Mapping[str, str] | None = None, keep_in: Path | None = None) -> None:
         self.directory = Path()
+        self._keep_in = keep_in
         self.port = 0
         self.password = secrets.token_urlsafe(18)
         self._options = dict(options or {})
@@ -69,11 +71,19 @@ class EmbeddedPostgres:
         return f"postgresql://{self.user}:{self.password}@{self.host}:{self.port}/{database}"
 
     def create(self) -> None:
-        """Lay out the data directory."""
-        self.directory = Path(tempfile.mkdtemp(prefix="embedded-postgres-"))
+        """Lay out the data directory, or find the one that was kept."""
+        if self._keep_in is None:
+            self.directory = Path(tempfile.mkdtemp(prefix="embedded-postgres-"))
+        else:
+            self.directory = self._keep_in.absolute()
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._give(self.directory)
         self._programs = self._reachable_programs()
         password_file = self.directory / "password"
+        if (self._data / "PG_VERSION").exists():
+            self.password = password_file.read_text()
+            return
+        password_file.touch(mode=0o600)
         password_file.write_text(self.password)
         self._give(password_file)
         self._run(
@@ -86,7 +96,8 @@ class EmbeddedPostgres:
             f"--pwfile={password_file}",
             f"--pgdata={self._data}",
         )
-        password_file.unlink()
+        if self._keep_in is None:
+            password_file.unlink()
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
@@ -135,7 +146,10 @@ class EmbeddedPostgres:
         self._stopped_pids = []
 
     def remove(self) -> None:
-        """Stop the server and take its files away."""
+        """Stop the server and take its files away, if they are not to be kept."""
+        if self._keep_in is not None:
+            self.stop()
+            return
         self._stop(signal.SIGQUIT)
         shutil.rmtree(self.directory, ignore_errors=True)
 

@@ -1,7 +1,8 @@
 """Writes one batch of call records into the central tables: the only upsert there is.
 
-A batch is one transaction: its site's high-water mark, its calls and their children become visible together. Rows
-are copied into a temporary table and merged from there; a row with a newer or the same revision stays as it is.
+A batch is one transaction: its admission (lease, receipt number, high-water mark), its calls and their children become
+visible together. Rows are copied into a temporary table and merged from there; a row with a newer or the same revision
+stays as it is.
 """
 
 import asyncio
@@ -15,7 +16,9 @@ from typing import NamedTuple, get_args, get_type_hints
 import asyncpg
 
 from sync.central.connection import condition, is_about_the_record
+from sync.central.presence import admit
 from sync.central.schema import SCHEMA_REVISION
+from sync.central.transaction import for_site
 from sync.records import Batch, CallRecord, Receipt, RecordReceipt, Verdict
 
 UNKNOWN_TENANT = "unknown_tenant"
@@ -42,23 +45,14 @@ def _type_of(name: str) -> str:
 # so that only the merge parses it.
 _INCOMING = f"incoming_{SCHEMA_REVISION}"
 
-# READ COMMITTED whatever the default, since ON CONFLICT then never fails for concurrency. Constraints are checked
-# at once, so that a deferred one fails where its record can be found. Accepted means durable, even if the database
-# is set to acknowledge earlier. Joins go from the few rows of a batch into large tables by key; without these three
-# settings a plan made while the tables were empty reads them whole, and it is kept as long as the connection.
-# A server that lost us must not keep the locks of a batch: it ends slow statements and idle transactions itself, and
-# where it can (PostgreSQL 14), it looks for its client every second.
+# Constraints are checked at once, so that a deferred one fails where its record can be found. Joins go from the few
+# rows of a batch into large tables by key; without these three settings a plan made while the tables were empty reads
+# them whole, and it is kept as long as the connection.
 _BEGIN = f"""
-BEGIN ISOLATION LEVEL READ COMMITTED;
-SET LOCAL statement_timeout = {{timeout_ms}};
-SET LOCAL idle_in_transaction_session_timeout = {{timeout_ms}};
-SELECT set_config('client_connection_check_interval', '1000', true)
-    WHERE current_setting('client_connection_check_interval', true) = '0';
 SET CONSTRAINTS ALL IMMEDIATE;
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_hashjoin = off;
 SET LOCAL enable_mergejoin = off;
-SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off';
 SET LOCAL client_min_messages = warning;
 CREATE TEMPORARY TABLE IF NOT EXISTS {_INCOMING}
     (tenant_id integer, {", ".join(f"{name} {_type_of(name)}" for name in _COLUMNS)}) ON COMMIT DELETE ROWS
@@ -67,17 +61,6 @@ _FIRST_PART = "SAVEPOINT part"
 _NEXT_PART = f"TRUNCATE {_INCOMING}; SAVEPOINT part"
 _KEEP_PART = "RELEASE SAVEPOINT part"
 _DROP_PART = "ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part"
-
-# One statement for two questions, because each costs a round trip to a centre that may be far away.
-_SEE_SITE_AND_FIND_TENANTS = """
-WITH seen AS (
-    INSERT INTO site (name, first_seen_at, last_seen_at, high_water, agent_version) VALUES ($1, now(), now(), $2, $3)
-    ON CONFLICT (name) DO UPDATE SET last_seen_at = excluded.last_seen_at,
-        high_water = greatest(site.high_water, excluded.high_water),
-        agent_version = coalesce(excluded.agent_version, site.agent_version)
-)
-SELECT name, id FROM tenant WHERE is_active AND name = ANY ($4::text[])
-"""
 
 # The sub-select keeps a late, older revision from coming back under the tenant the call had before.
 _MERGE = f"""
@@ -94,6 +77,8 @@ _LEAVE_FORMER_TENANT = f"""
 DELETE FROM call USING {_INCOMING} AS incoming
 WHERE call.call_sid = incoming.call_sid AND call.tenant_id <> incoming.tenant_id AND call.revision < incoming.revision
 """  # noqa: S608 - a constant name
+
+_HELD = "SELECT call_sid, max(revision) AS revision FROM call WHERE call_sid = ANY ($1::text[]) GROUP BY call_sid"
 
 _OF_CALLS = "unnest($1::integer[], $2::bigint[]) AS merged (tenant_id, call_id)"
 _CLEAR = {
@@ -121,6 +106,10 @@ class _Decision(NamedTuple):
     verdict: Verdict
     code: str | None = None
     reason: str | None = None
+    held_revision: int | None = None
+
+
+_ACCEPTED = _Decision(Verdict.ACCEPTED)
 
 
 @dataclass(slots=True)
@@ -128,7 +117,8 @@ class Ingest:
     """One batch on its way into the tables, on a connection of which it is the only user.
 
     The search for refused records ends after a part of `timeout_seconds`; those not decided by then get no verdict
-    and come again. After any exception the connection is in the middle of a transaction and must be dropped.
+    and come again. After an exception, but one of `presence.admit`, the connection is in the middle of a transaction
+    and must be dropped.
     """
 
     connection: asyncpg.Connection
@@ -139,13 +129,17 @@ class Ingest:
     _tenants: dict[str, int] = field(default_factory=dict)
 
     async def run(self) -> Receipt:
-        """Write what can be written, commit, and return the verdicts."""
-        await self.connection.execute(_BEGIN.format(timeout_ms=int(self.timeout_seconds * 1000)))
-        names = {record.tenant for record in self.batch.records if _is_sendable(record.tenant)}
-        tenants = await self.connection.fetch(
-            _SEE_SITE_AND_FIND_TENANTS, self.batch.site, self.batch.high_water, self.agent_version, sorted(names)
-        )
-        self._tenants = {row["name"]: row["id"] for row in tenants}
+        """Write what can be written, commit, and return the verdicts; raises as `presence.admit` does."""
+        batch = self.batch
+        async with for_site(self.connection, batch.site, self.timeout_seconds, _BEGIN):
+            names = {record.tenant for record in batch.records if _is_sendable(record.tenant)}
+            number, self._tenants = await admit(
+                self.connection, batch, agent_version=self.agent_version, tenants=sorted(names)
+            )
+            await self._place_all()
+        return self._receipt(number)
+
+    async def _place_all(self) -> None:
         parts = deque(self._rounds())
         opening = _FIRST_PART
         clock = asyncio.get_running_loop().time
@@ -154,8 +148,6 @@ class Ingest:
             await self.connection.execute(opening)
             parts.extendleft(reversed(await self._place(parts.popleft())))
             opening = _NEXT_PART
-        await self.connection.execute("COMMIT")
-        return self._receipt()
 
     def _rounds(self) -> list[list[int]]:
         """Positions in the batch, one list as a rule. Earlier revisions of a call in the same batch come in later
@@ -171,7 +163,7 @@ class Ingest:
                 self._decided[position] = _wrong_site(self.batch.site)
                 continue
             if record.tenant not in self._tenants:
-                self._decided[position] = _unknown_tenant(record.tenant)
+                self._decided[position] = _unknown_tenant(record.tenant, self.batch.site)
                 continue
             turn = seen.get(record.call_sid, 0)
             seen[record.call_sid] = turn + 1
@@ -193,10 +185,17 @@ class Ingest:
             self._decided[part[0]] = _refused(exc)
             return []
         await self.connection.execute(_KEEP_PART)
-        for position in part:
-            is_merged = self.batch.records[position].call_sid in merged
-            self._decided[position] = _Decision(Verdict.ACCEPTED if is_merged else Verdict.SUPERSEDED)
+        await self._decide(part, merged)
         return []
+
+    async def _decide(self, part: list[int], merged: set[str]) -> None:
+        sids = {position: self.batch.records[position].call_sid for position in part}
+        left = [sid for sid in sids.values() if sid not in merged]
+        held = {row["call_sid"]: row["revision"] for row in await self.connection.fetch(_HELD, left)} if left else {}
+        for position, sid in sids.items():
+            self._decided[position] = (
+                _ACCEPTED if sid in merged else _Decision(Verdict.SUPERSEDED, held_revision=held.get(sid))
+            )
 
     async def _merge(self, records: Sequence[CallRecord]) -> set[str]:
         await self.connection.copy_records_to_table(
@@ -229,22 +228,25 @@ class Ingest:
             if children:
                 await self.connection.execute(_ADD[kind], *_transposed(children))
 
-    def _receipt(self) -> Receipt:
+    def _receipt(self, number: int) -> Receipt:
         return Receipt(
             [
                 RecordReceipt(record.call_sid, record.revision, *self._decided[position])
                 for position, record in enumerate(self.batch.records)
                 if position in self._decided
-            ]
+            ],
+            number,
         )
 
 
-def _unknown_tenant(name: str) -> _Decision:
+def _unknown_tenant(name: str, site: str) -> _Decision:
+    """The same words whether or not there is such a tenant, so that nobody learns others' names."""
     shown = name.encode("ascii", "backslashreplace").decode()
     return _Decision(
         Verdict.REJECTED,
         UNKNOWN_TENANT,
-        f"the centre knows no active tenant {shown!r}; add it with `edge-hub tenants add {shown}`",
+        f"the centre takes no calls of tenant {shown!r} from this site; grant it with "
+        f"`edge-hub sites grant {site} {shown}`, if need be after `edge-hub tenants add {shown}`",
     )
 
 

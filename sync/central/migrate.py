@@ -8,6 +8,7 @@ import asyncpg
 
 from sync.central import migrations
 from sync.central.connection import CentralAddress, connect, explain
+from sync.central.guard import secure
 from sync.central.schema import SCHEMA_REVISION
 from sync.errors import SchemaMismatch, SyncError, UplinkRefused
 
@@ -18,8 +19,8 @@ _MIGRATE_SECONDS = 3600.0  # a large table may take its time; a lost server must
 async def migrate(address: CentralAddress | str) -> str:
     """Make or upgrade the central tables in one transaction, and return the revision they are at now.
 
-    Raises SchemaMismatch if they are newer than this program, UplinkUnavailable or UplinkRefused if the database
-    cannot be reached or changed.
+    Roles and rights are made afterwards. Raises SchemaMismatch if the tables are newer than this program,
+    UplinkUnavailable or UplinkRefused if the database cannot be reached or changed, or roles are missing.
     """
     if isinstance(address, str):
         address = CentralAddress(address)
@@ -38,11 +39,11 @@ async def migrate(address: CentralAddress | str) -> str:
 
 
 async def check(connection: asyncpg.Connection, label: str) -> None:
-    """Raise SchemaMismatch, saying what to do, unless the tables are those of this program."""
+    """Raise SchemaMismatch, saying what to do, unless the tables are of this program or newer and compatible."""
     found = await read_revision(connection)
     if found is None:
         raise SchemaMismatch(f"{label} has no call tables yet; run `edge-hub migrate` on it")
-    if found > SCHEMA_REVISION:
+    if found > SCHEMA_REVISION and await _compatible_from(connection) > SCHEMA_REVISION:
         raise SchemaMismatch(_newer(found, label))
     if found < SCHEMA_REVISION:
         raise SchemaMismatch(
@@ -58,6 +59,12 @@ async def read_revision(connection: asyncpg.Connection) -> str | None:
     except asyncpg.UndefinedTableError:
         return None
     return None if found is None else str(found)
+
+
+async def _compatible_from(connection: asyncpg.Connection) -> str:
+    """The oldest revision whose programs these newer tables still serve."""
+    found = await connection.fetchval("SELECT compatible_from FROM centre")
+    return SCHEMA_REVISION + "~" if found is None else str(found)
 
 
 def _newer(found: str, label: str) -> str:
@@ -104,6 +111,9 @@ async def _upgrade(connection: asyncpg.Connection) -> None:
         async with engine.begin() as transaction:
             await transaction.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ONE_AT_A_TIME})
             await transaction.run_sync(upgrade)
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", _ONE_AT_A_TIME)
+            await secure(connection)
     except DBAPIError as exc:
         raise (exc.orig.__cause__ if exc.orig is not None and exc.orig.__cause__ is not None else exc) from None
     finally:

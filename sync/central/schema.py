@@ -7,7 +7,8 @@ The shared tables are defined once, in `sync.models`. The centre holds them chan
   can then be distributed by tenant and guarded row by row.
 - ids are handed out by the database (identity), with 64 bits for what belongs to a tenant: a centre counts the
   calls of all sites.
-- calls also have an index on `call_sid` alone, because a call may change its tenant and must still stand once.
+- calls also have an index on `call_sid` alone, because a call may change its tenant and must still stand once, and one
+  by tenant, site and time for reconciliation.
 """
 
 from sqlalchemy import (
@@ -18,20 +19,19 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Identity,
     Index,
-    Integer,
     MetaData,
     PrimaryKeyConstraint,
-    String,
     Table,
     UniqueConstraint,
 )
 from sqlmodel import SQLModel
 
-from sync.models import SHARED_TABLES, UtcDateTime
+from sync.central.own_tables import add_own_tables
+from sync.models import SHARED_TABLES
 
 # The Alembic revision this program was written for, without loading Alembic; revisions are numbered, so that
 # "older" and "newer" can be told apart. A test holds it against the migrations.
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 
 OF_A_TENANT = frozenset({"call", "task", "interaction"})
 NAMES = {
@@ -51,7 +51,7 @@ def central_metadata() -> MetaData:
             _add_table_of_a_tenant(shared, metadata)
         else:
             _add_table_as_it_is(shared, metadata)
-    _add_site(metadata)
+    add_own_tables(metadata)
     return metadata
 
 
@@ -90,7 +90,11 @@ def _add_table_of_a_tenant(shared: Table, metadata: MetaData) -> None:
         *(Index(index.name, *index.columns.keys()) for index in shared.indexes if not index.unique),
     ]
     if shared.name == "call":
-        keys += [ForeignKeyConstraint(["tenant_id"], ["tenant.id"]), Index(None, "call_sid")]
+        keys += [
+            ForeignKeyConstraint(["tenant_id"], ["tenant.id"]),
+            Index(None, "call_sid"),
+            Index(None, "tenant_id", "site", "start_time"),
+        ]
     else:
         keys.append(ForeignKeyConstraint(["tenant_id", "call_id"], ["call.tenant_id", "call.id"], ondelete="CASCADE"))
     Table(shared.name, metadata, *columns, *keys)
@@ -101,17 +105,3 @@ def _unique_keys(shared: Table) -> list[list[str]]:
         constraint.columns.keys() for constraint in shared.constraints if isinstance(constraint, UniqueConstraint)
     ]
     return sorted(constraints + [index.columns.keys() for index in shared.indexes if index.unique])
-
-
-def _add_site(metadata: MetaData) -> None:
-    """The installations seen so far, and how far each one's outbox has come."""
-    Table(
-        "site",
-        metadata,
-        Column("id", Integer(), Identity(), primary_key=True),
-        Column("name", String(64), nullable=False, unique=True),
-        Column("first_seen_at", UtcDateTime(), nullable=False),
-        Column("last_seen_at", UtcDateTime(), nullable=False),
-        Column("high_water", BigInteger(), nullable=False),
-        Column("agent_version", String(64), nullable=True),
-    )

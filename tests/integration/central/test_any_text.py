@@ -1,6 +1,7 @@
 """Whatever bytes a PBX sends for a name, the call comes whole to PostgreSQL: none is refused for its text."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from agent.store.writer import FinishedCall, Group, Writer
 from config.settings import TenancySettings
 from sync.central.database import CentralDatabase
 from sync.records import Receipt, Verdict
+from tests.fakes_sync import HOLDER, LEASE
 from tests.postgres import PostgresDatabase
 
 AT = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
@@ -41,7 +43,7 @@ NAMES = {
 
 @pytest.fixture
 async def central(central_database: PostgresDatabase) -> AsyncIterator[CentralDatabase]:
-    await central_database.add_tenants("acme")
+    await central_database.add_speaking_site("here", "acme")
     database = CentralDatabase(central_database.address, application_name="test", agent_version=None)
     yield database
     await database.close()
@@ -74,7 +76,7 @@ async def sent(calls: list[FinishedCall], central: CentralDatabase, directory: P
         await writer.commit(Group(finished=calls))
         batch = await SqliteOutbox(store, writer, site="here").next_batch(limit=100)
         assert batch is not None
-        return await central.store(batch)
+        return await central.store(replace(batch, holder=HOLDER, lease=LEASE))
 
 
 async def test_names_in_any_bytes_come_whole_to_the_centre(

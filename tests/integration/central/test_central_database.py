@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sync.central.connection import CentralAddress
 from sync.central.database import CentralDatabase
 from sync.errors import UplinkUnavailable
 from sync.records import Receipt, Verdict
@@ -22,8 +21,10 @@ INTERACTIONS = '[{"position": 0, "data": {"who": "caller", "said": "Günaydın"}
 
 
 @asynccontextmanager
-async def opened(database: PostgresDatabase, **settings: float) -> AsyncIterator[CentralDatabase]:
-    central = CentralDatabase(database.address, application_name="test", agent_version="1.2.3", **settings)
+async def opened(database: PostgresDatabase, timeout_seconds: float = 30.0) -> AsyncIterator[CentralDatabase]:
+    central = CentralDatabase(
+        database.address, application_name="test", agent_version="1.2.3", timeout_seconds=timeout_seconds
+    )
     try:
         yield central
     finally:
@@ -32,7 +33,7 @@ async def opened(database: PostgresDatabase, **settings: float) -> AsyncIterator
 
 @pytest.fixture
 async def central(central_database: PostgresDatabase) -> AsyncIterator[CentralDatabase]:
-    await central_database.add_tenants("acme", "globex")
+    await central_database.add_speaking_site("istanbul", "acme", "globex")
     async with opened(central_database) as database:
         yield database
 
@@ -223,7 +224,7 @@ async def test_a_call_of_an_unknown_or_inactive_tenant_is_rejected_with_what_to_
 
     assert verdicts(receipt) == [REJECTED, ACCEPTED]
     assert receipt.verdicts[0].code == "unknown_tenant"
-    assert "add it with `edge-hub tenants add " in str(receipt.verdicts[0].reason)
+    assert "grant it with `edge-hub sites grant istanbul " in str(receipt.verdicts[0].reason)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +290,7 @@ async def test_one_poisonous_record_among_ten_thousand_is_found(
 async def test_records_not_decided_in_time_get_no_verdict_and_the_others_stand(
     central_database: PostgresDatabase,
 ) -> None:
-    await central_database.add_tenants("acme")
+    await central_database.add_speaking_site("istanbul", "acme")
     await central_database.execute(
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " IF NEW.caller_id = 'bad' THEN RAISE 'no'; END IF; PERFORM pg_sleep(0.1); RETURN NEW; END $$;"
@@ -343,25 +344,6 @@ async def test_a_deferred_constraint_of_the_centre_refuses_its_record_only(
     assert verdicts(receipt) == [REJECTED, ACCEPTED]
 
 
-async def test_a_row_level_policy_refuses_records_of_other_tenants_only(central_database: PostgresDatabase) -> None:
-    await central_database.add_tenants("acme", "globex")
-    role = f"site_{central_database.name}"
-    await central_database.execute(
-        f"CREATE ROLE {role} LOGIN PASSWORD 'secret';"
-        f"GRANT SELECT ON alembic_version, tenant TO {role};"
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON site, call, task, interaction TO {role};"
-        "ALTER TABLE call ENABLE ROW LEVEL SECURITY;"
-        "CREATE POLICY own ON call USING (tenant_id = 1) WITH CHECK (tenant_id = 1)"
-    )
-    central = CentralDatabase(as_user(central_database, role, "secret"), application_name="test")
-
-    receipt = await central.store(a_batch(a_record(1), a_record(2, tenant="globex")))
-    await central.close()
-
-    assert verdicts(receipt) == [ACCEPTED, REJECTED]
-    assert receipt.verdicts[1].code == "42501"
-
-
 async def test_a_site_and_its_high_water_mark_are_kept_with_the_calls(
     central: CentralDatabase, central_database: PostgresDatabase
 ) -> None:
@@ -370,11 +352,11 @@ async def test_a_site_and_its_high_water_mark_are_kept_with_the_calls(
 
     [site] = await central_database.fetch("SELECT * FROM site")
     assert (site["name"], site["high_water"], site["agent_version"]) == ("istanbul", 41, "1.2.3")
-    assert site["first_seen_at"] < site["last_seen_at"]
+    assert site["last_seen_at"] is not None
 
 
 async def test_an_empty_batch_is_no_trouble(central: CentralDatabase) -> None:
-    assert await central.store(a_batch()) == Receipt([])
+    assert await central.store(a_batch()) == Receipt([], number=1)
 
 
 async def test_other_programs_see_all_of_a_batch_or_nothing(
@@ -390,10 +372,5 @@ async def test_other_programs_see_all_of_a_batch_or_nothing(
         await central.store(a_batch(a_record(1), a_record(2), a_record(3, caller_id="last")))
 
     assert await calls(central_database) == []
-    assert await central_database.fetch("SELECT * FROM site") == []
+    assert [site["receipts"] for site in await central_database.fetch("SELECT receipts FROM site")] == [0]
     assert verdicts(await central.store(a_batch(a_record(1)))) == [ACCEPTED]
-
-
-def as_user(database: PostgresDatabase, user: str, password: str) -> CentralAddress:
-    server = database.server
-    return CentralAddress(f"postgresql://{user}:{password}@{server.host}:{server.port}/{database.name}")

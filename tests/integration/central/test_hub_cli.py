@@ -58,7 +58,7 @@ def test_a_new_centre_is_made_with_two_commands(empty_database: PostgresDatabase
 
 
 async def test_status_tells_sites_and_calls_per_tenant(central_database: PostgresDatabase) -> None:
-    await central_database.add_tenants("acme", "globex")
+    await central_database.add_speaking_site("istanbul", "acme", "globex")
     central = CentralDatabase(central_database.address, application_name="test", agent_version="1.2.3")
     await central.store(a_batch(a_record(1), a_record(2), a_record(3, tenant="globex"), high_water=7))
     await central.close()
@@ -83,7 +83,7 @@ def test_status_of_a_new_centre_says_what_to_do_next(central_database: PostgresD
 async def test_a_deactivated_tenant_keeps_its_calls_and_comes_back_with_add(
     central_database: PostgresDatabase,
 ) -> None:
-    await central_database.add_tenants("acme")
+    await central_database.add_speaking_site("istanbul", "acme")
 
     edge_hub("tenants", "deactivate", "acme", dsn=central_database.dsn)
     between = json.loads(edge_hub("tenants", "list", "--json", dsn=central_database.dsn).stdout)
@@ -94,7 +94,7 @@ async def test_a_deactivated_tenant_keeps_its_calls_and_comes_back_with_add(
 
 
 async def test_deactivating_an_unknown_tenant_tells_the_known_ones(central_database: PostgresDatabase) -> None:
-    await central_database.add_tenants("acme", "globex")
+    await central_database.add_speaking_site("istanbul", "acme", "globex")
 
     assert_one_sentence(
         edge_hub("tenants", "deactivate", "initech", dsn=central_database.dsn), "there are: acme, globex"

@@ -135,7 +135,10 @@ async def test_a_newer_schema_is_left_alone(central_database: PostgresDatabase) 
         ("DROP TABLE alembic_version", "has no call tables yet; run `edge-hub migrate`"),
         ("DELETE FROM alembic_version", "has no call tables yet; run `edge-hub migrate`"),
         ("UPDATE alembic_version SET version_num = '0000'", "of revision 0000, this program needs"),
-        ("UPDATE alembic_version SET version_num = '9999'", "of revision 9999, newer than this program"),
+        (
+            "UPDATE alembic_version SET version_num = '9999'; UPDATE centre SET compatible_from = '9999'",
+            "of revision 9999, newer than this program",
+        ),
     ],
 )
 async def test_a_schema_that_does_not_fit_is_told_with_what_to_do(

@@ -21,7 +21,7 @@ def outbox() -> MemoryOutbox:
 @pytest.fixture
 async def syncer(outbox: MemoryOutbox, central_database: PostgresDatabase) -> AsyncIterator[Syncer]:
     """One that runs."""
-    await central_database.add_tenants("acme")
+    await central_database.add_speaking_site("istanbul", "acme")
     settings = central_database.settings(batch_records=100, timeout_seconds=1)
     uplink = DirectUplink(settings, site="istanbul", agent_version="1.2.3")
     backoff = Backoff(maximum=0.1, initial=0.05, stable_seconds=0)

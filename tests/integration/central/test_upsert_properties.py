@@ -44,7 +44,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 @pytest.fixture
 def central(central_database: PostgresDatabase, runner: asyncio.Runner) -> Iterator[CentralDatabase]:
-    runner.run(central_database.add_tenants(*TENANTS))
+    runner.run(central_database.add_speaking_site("istanbul", *TENANTS))
     central = CentralDatabase(central_database.address, application_name="test")
     yield central
     runner.run(central.close())
