@@ -1,6 +1,7 @@
 """A connection to a PBX's MariaDB or MySQL that only reads, gives up in time, and says in a sentence what fails."""
 
 import ssl
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ _SESSION: Final = (
 _NO_CONVERSIONS: Final[Any] = dict(encoders)  # Any: the library's own types do not fit each other
 _BEGIN: Final = "START TRANSACTION READ ONLY"
 _STATEMENT_TIMEOUT: Final = 1969
+# The library trusts the server, and at what none would say it fails by whatever comes of it.
+_CONFUSED: Final = (AssertionError, AttributeError, LookupError, NameError, TypeError, ValueError, struct.error)
 
 
 class TableTrouble(AgentError):
@@ -152,11 +155,18 @@ class ReadOnly:
     def _telling(self, *, quietly: bool = False) -> Iterator[None]:
         try:
             yield
+        except TableTrouble:
+            raise
         # RuntimeError: a way to log in that needs another library.
         except (pymysql.Error, OSError, RuntimeError) as exc:
             if not quietly:
                 # What the library knows of the connection stays behind.
                 raise _trouble(exc, self._address) from None
+        except _CONFUSED as exc:
+            if not quietly:
+                raise TableTrouble(
+                    f"what answers at {self._address.server} does not speak as MariaDB does ({type(exc).__name__})"
+                ) from None
 
 
 def _trouble(exc: Exception, at: TableAddress) -> TableTrouble:

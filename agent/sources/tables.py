@@ -77,6 +77,9 @@ class Table:
             except TableTrouble as exc:
                 self._disconnect()
                 found, trouble = Found(), str(exc)
+            except (ValueError, OverflowError) as exc:  # a count that is no number, a day that is none
+                self._disconnect()
+                found, trouble = Found(), f"{self._address.server} tells what no table can hold: {exc}"
             place = self._reader.place if self._reader is not None else None
             seconds = self._monotonic() - self._asked_at if self._asked_at is not None else 0.0
             rest = seconds if found.rows else _SHARE * seconds

@@ -1,10 +1,12 @@
 """Tables of a real MariaDB as FreePBX and Issabel keep them: every row once, none left out, faults in a sentence."""
 
 import random
+import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -590,6 +592,54 @@ def test_a_server_that_does_not_answer_is_given_up(
     assert "does not answer any more" in trouble(table)
     mariadb.thaw()
     assert table.read().trouble is None
+
+
+def test_a_server_that_says_nonsense_is_told_and_ends_nothing(
+    mariadb: MariaDb, open_table: Callable[..., Table]
+) -> None:
+    mariadb.insert("cdr", [cdr(n) for n in range(20)])
+    troubles = Counter[bool]()
+    for seed in range(150):
+        with garbling(mariadb.port, random.Random(seed)) as port:
+            table = open_table(address=mariadb.address(port=port))
+            batch = table.read()
+            troubles[batch.trouble is None] += 1
+            table.close()
+    assert troubles[False] > 75
+
+
+@contextmanager
+def garbling(server_port: int, rng: random.Random) -> Iterator[int]:
+    """The port of a way to the server for one connection; what the server says arrives up to a changed byte or two."""
+    left = rng.randrange(12)
+
+    def forward(client: socket.socket, server: socket.socket) -> None:
+        while asked := client.recv(65536):
+            server.sendall(asked)
+            answer(client, server)
+
+    def answer(client: socket.socket, server: socket.socket) -> None:
+        nonlocal left
+        told = bytearray(server.recv(65536))
+        left -= 1
+        if left < 0 and told:
+            for _ in range(rng.randint(1, 2)):
+                told[rng.randrange(4, len(told))] = rng.randrange(256)
+        client.sendall(told)
+        if left < 0:
+            client.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        client, _ = listener.accept()
+        with suppress(OSError), client, socket.create_connection(("127.0.0.1", server_port)) as server:
+            answer(client, server)
+            forward(client, server)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join()
 
 
 def test_a_password_is_in_no_representation(mariadb: MariaDb) -> None:
