@@ -11,7 +11,7 @@ from typing import Final
 
 from agent.calls.rules import CallRules
 from agent.calls.tenancy import assign
-from agent.cli.cdr_scratch import StagedCall
+from agent.sources.cdr_scratch import StagedCall
 from agent.pbx.asterisk.cdr_calls import call_of
 from agent.store.merge import ToldCall, told_text
 from config.settings import TenancySettings

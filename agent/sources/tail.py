@@ -29,8 +29,8 @@ _SHOWN_BYTES: Final = 4096  # of what is no record
 LINGER_SECONDS: Final = 5.0
 _GROUP: Final = "SupplementaryGroups=asterisk (systemctl edit sentiric-edge-agent)"
 _UNFINISHED: Final = "the file was rotated and its last line has no end"
-_ROTATED: Final = re.compile(r"[.-](\d{1,3}|\d{8,14}|\d{4}-\d\d-\d\d([T_-]?[\d:-]+)?)")
-_COMPRESSED: Final = (".gz", ".bz2", ".xz", ".zst")
+ROTATED: Final = re.compile(r"[.-](\d{1,3}|\d{8,14}|\d{4}-\d\d-\d\d([T_-]?[\d:-]+)?)")
+COMPRESSED: Final = (".gz", ".bz2", ".xz", ".zst")
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +240,7 @@ class Tail:
         """Files beside it that were once it, the one written first in front."""
         found = []
         for path in self._siblings():
-            if _ROTATED.fullmatch(path.name[len(self.path.name) :]):
+            if ROTATED.fullmatch(path.name[len(self.path.name) :]):
                 with suppress(FileNotFoundError):
                     found.append((path.stat().st_mtime_ns, path))
         return [path for _, path in sorted(found)]
@@ -258,7 +258,7 @@ class Tail:
 
     def _loss(self) -> str:
         lost = f"{self.path} is not the file that was read before, and that one is not beside it"
-        packed = sorted(path.name for path in self._siblings() if path.suffix in _COMPRESSED)
+        packed = sorted(path.name for path in self._siblings() if path.suffix in COMPRESSED)
         if packed:
             return f"{lost}; {packed[0]} is compressed and left alone: add delaycompress to its logrotate section"
         return f"{lost}; what was written to it behind byte {self.place.offset} is not known"

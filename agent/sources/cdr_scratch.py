@@ -21,6 +21,22 @@ _NAMELESS: Final = "~"  # before the key of CDRs that bear no id; no uniqueid be
 _Staged = tuple[str, int, int, bytes]
 
 
+@contextmanager
+def scratch_database() -> Iterator[sqlite3.Connection]:
+    """An empty database that vanishes with us; on a disk, not in memory as /tmp may be."""
+    directory = os.environ.get("TMPDIR") or ("/var/tmp" if os.access("/var/tmp", os.W_OK) else None)  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="edge-calls-", dir=directory) as place:
+        database = sqlite3.connect(Path(place) / "scratch.db", isolation_level=None)
+        database.execute("PRAGMA journal_mode = OFF")
+        database.execute("CREATE TABLE opened (at)")  # a file is made by the first write
+        database.execute("DROP TABLE opened")
+    # The file has no name any more, so that nothing is left of it however this process ends.
+    with closing(database):
+        for pragma in ("synchronous = OFF", "cache_size = -16384", "temp_store = FILE"):
+            database.execute(f"PRAGMA {pragma}")
+        yield database
+
+
 class StagedCall(NamedTuple):
     """The CDRs of one call; `native_id` is its name. `lines`: how many lines were taken up for it."""
 
@@ -44,16 +60,9 @@ class Scratch:
     @classmethod
     @contextmanager
     def open(cls) -> Iterator[Self]:
-        """On a disk, not in memory as /tmp may be."""
-        directory = os.environ.get("TMPDIR") or ("/var/tmp" if os.access("/var/tmp", os.W_OK) else None)  # noqa: S108
-        with tempfile.TemporaryDirectory(prefix="edge-import-", dir=directory) as place:
-            database = sqlite3.connect(Path(place) / "cdr.db", isolation_level=None)
-            database.execute("PRAGMA journal_mode = OFF")
+        """Where `scratch_database` is."""
+        with scratch_database() as database:
             database.execute("CREATE TABLE line (key TEXT, file INTEGER, number INTEGER, data BLOB)")
-        # The file has no name any more, so that nothing is left of it however this process ends.
-        with closing(database):
-            for pragma in ("synchronous = OFF", "cache_size = -16384", "temp_store = FILE"):
-                database.execute(f"PRAGMA {pragma}")
             yield cls(database)
 
     def add(self, row: CdrRow, *, file: int, number: int) -> None:
