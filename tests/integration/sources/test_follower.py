@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agent.calls.rules import CallRules
 from agent.errors import StoreUnavailable
 from agent.pbx.asterisk import cdr_calls
 from agent.sources.cdr_gatherer import CdrGatherer
@@ -227,6 +228,24 @@ async def test_a_place_that_a_first_version_kept_is_gone_on_from(world: World) -
     await world.run()
     assert [call[0] for call in await world.calls()] == ["11", "12"]
     assert await world.rows("SELECT records FROM source_place") == [(2,)]
+
+
+@pytest.mark.parametrize("is_reloaded", [False, True])
+async def test_new_trunk_rules_hold_for_calls_of_cel_that_end_after_a_reload(world: World, is_reloaded: bool) -> None:
+    world.kind, world.history_days = SourceKind.CEL_CSV, 36_500
+    world.rules = CallRules(trunks=("none",), inbound_contexts=("none",))
+    text = (WIRE / "group_answered.cel.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    world.append(*text[:20])
+
+    def reload() -> None:
+        if is_reloaded:
+            world.rules = CallRules()
+        world.append(*text[20:])
+
+    world.steps = [reload]
+    await world.run()
+    ((direction,),) = await world.rows("SELECT direction FROM call")
+    assert (direction == "inbound") is is_reloaded
 
 
 async def test_cel_tells_a_missed_call_as_exactly_as_the_live_feed(world: World) -> None:

@@ -40,6 +40,7 @@ class World:
     seconds: float = 0.0
     kind: SourceKind = SourceKind.CDR_CSV
     history_days: int = 0
+    rules: CallRules = field(default_factory=CallRules)
     steps: list[Callable[[], object]] = field(default_factory=list)
     follower: Follower | None = None
 
@@ -88,11 +89,11 @@ class World:
     def _gatherer(self) -> Gatherer:
         if self.kind in {SourceKind.CEL_CSV, SourceKind.CEL_MARIADB}:
             return CelGatherer(
-                site="s", pbx="main", rules=CallRules, assign=lambda _: Assignment("acme"), zone=UTC,
+                site="s", pbx="main", rules=lambda: self.rules, assign=lambda _: Assignment("acme"), zone=UTC,
                 encoding="cp1254", columns=None,
             )  # fmt: skip
         return CdrGatherer(
-            site="s", pbx="main", rules=CallRules, tenant_of=lambda _: "acme", zone=UTC, encoding="cp1254",
+            site="s", pbx="main", rules=lambda: self.rules, tenant_of=lambda _: "acme", zone=UTC, encoding="cp1254",
             columns=None, settle_seconds=SETTLE, clock=lambda: self.seconds,
         )  # fmt: skip
 
