@@ -124,14 +124,15 @@ def _gaps(status: "AgentStatus") -> str:
 
 def _source_lines(status: "AgentStatus", *, now: datetime) -> list[tuple[str, str]]:
     told = [
-        f"{source.name} of {pbx.name} read until {ago(source.read_until, now=now)}" if source.read_until
+        f"{source.name} of {pbx.name} read until {ago(source.read_until, now=now)} "
+        f"({counted(source.records, 'record')})" if source.read_until
         else f"{source.name} of {pbx.name} not read to its end yet"
         for pbx in status.pbx for source in pbx.sources
     ]  # fmt: skip
     if not told:
         return []
     rejects = sum(source.rejects for pbx in status.pbx for source in pbx.sources)
-    aside = f"; {counted(rejects, 'line')} set aside: edge-agent gaps rejects" if rejects else ""
+    aside = f"; {counted(rejects, 'record')} set aside: edge-agent gaps rejects" if rejects else ""
     more = f" and {len(told) - 2} more" if len(told) > 2 else ""
     return [("sources", f"{', '.join(told[:2])}{more}{aside}")]
 

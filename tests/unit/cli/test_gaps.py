@@ -116,7 +116,7 @@ def test_a_status_tells_how_far_a_source_was_read(site: LocalSite) -> None:
     fill(site, begin + 2 * MINUTE)
     lines = site.run("status").stdout.splitlines()
     assert "gaps        2 gaps of the last 7 days not filled, 2 min in all" in lines
-    assert "sources     cdr-csv of main read until 58 min ago; 1 line set aside: edge-agent gaps rejects" in lines
+    assert "sources     cdr-csv of main read until 58 min ago (7 records); 1 record set aside: edge-agent gaps rejects" in lines
 
 
 def test_what_was_set_aside_is_listed_without_obeying_it(site: LocalSite) -> None:
