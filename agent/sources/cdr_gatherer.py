@@ -35,6 +35,8 @@ class _Gathered:
 class CdrGatherer:
     """Implements `agent.sources.gathering.Gatherer`."""
 
+    tells_every_call = True
+
     def __init__(
         self,
         *,

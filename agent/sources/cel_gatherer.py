@@ -18,6 +18,8 @@ _Place = tuple[Mark, datetime]
 class CelGatherer:
     """Implements `agent.sources.gathering.Gatherer`."""
 
+    tells_every_call = True
+
     def __init__(
         self,
         *,

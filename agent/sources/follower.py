@@ -284,7 +284,7 @@ class Follower:
 
         Never later than the latest record: a PBX that writes nothing down any more would look like one without calls.
         """
-        if self._at_end_at is None or self._told_until is None:
+        if self._at_end_at is None or self._told_until is None or not self._gatherer.tells_every_call:
             return None
         begun = [held.call.start_time for held in (self._held if waiting is None else waiting)]
         unsettled = self._gatherer.unsettled_since

@@ -45,6 +45,7 @@ class GatheredCall:
 class Gatherer(Protocol):
     """What knows one kind of record."""
 
+    tells_every_call: bool  # of the PBX; else no gap is filled by having read it
     last_at: datetime | None  # the time that the last record told
 
     def begin(self, mark: Mark) -> None:

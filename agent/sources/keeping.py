@@ -3,19 +3,21 @@
 import logging
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
 from agent.sources.gathering import GatheredCall
 from agent.store import sources
 from agent.store.merge import ToldCall, merging
+from agent.store.queue_calls import name_of_queue_call
 from agent.store.rows import json_text
 from agent.store.sources import Blindness, Reject, SourceState
 
 log = logging.getLogger(__name__)
 
 _LIVE: Final = "SELECT call_sid FROM live_call WHERE call_sid IN (SELECT value FROM json_each(?))"
+_QUEUE_LOG: Final = "queue_log"
 _FAR_FUTURE: Final = datetime.max.replace(tzinfo=UTC)
 
 
@@ -54,8 +56,15 @@ def keep_calls(
         of_gaps = [gap.id for gap in gaps if _overlaps(call, gap)]
         if call.end_time < since and not of_gaps:
             continue
+        if call.row["source"] == _QUEUE_LOG:
+            named = name_of_queue_call(connection, call.row)
+            if named.call_sid is None:
+                kept.confirmed += not named.is_told_later
+                kept.live |= {call.sid} if named.is_told_later else set()
+                continue
+            call = replace(call, row=call.row | {"call_sid": named.call_sid})  # noqa: PLW2901
         try:
-            result = merging([ToldCall(call.row, call.tenant)], now=now)(connection)
+            result = merging([ToldCall.of(call.row, call.tenant)], now=now)(connection)
         except (ValueError, TypeError, OverflowError) as exc:
             log.error("a call of a source cannot be written: %s", exc, extra={"call_sid": call.sid})
             rejects.append(Reject(call.sid, b"", f"it cannot be written: {exc}"))

@@ -17,8 +17,8 @@ from agent.sources.cel_gatherer import CelGatherer
 from agent.sources.follower import Follower, Opener
 from agent.sources.gathering import Gatherer
 from agent.sources.mariadb import address_of
+from agent.sources.queue_log_gatherer import QueueLogGatherer
 from agent.sources.sqlite_table import RowPlace, SqliteTable
-from agent.sources.status import SourceStatus
 from agent.sources.table_layout import TableKind
 from agent.sources.tables import WINDOW, Table
 from agent.sources.tail import FilePlace, Tail
@@ -40,17 +40,12 @@ class PbxSources:
 
 def follow(
     source: SourceSettings, of: PbxSources, *, store: Store, writer: Writer, on_found: Callable[[], None]
-) -> Follower | SourceStatus:
-    """The follower of a source; only a status, which says so, of one that this version cannot read."""
-    gatherer = _gatherer(source, of)
-    if gatherer is None:
-        status = SourceStatus(of.pbx.name, source.called, source.kind, source.place)
-        status.trouble = f"this version does not read {source.kind} yet"
-        return status
+) -> Follower:
+    """The follower of a source."""
     return Follower(
         source,
         pbx=of.pbx.name,
-        gatherer=gatherer,
+        gatherer=_gatherer(source, of),
         open_source=opener(source, of),
         store=store,
         writer=writer,
@@ -86,7 +81,7 @@ def _path(source: SourceSettings) -> Path:
     return source.path
 
 
-def _gatherer(source: SourceSettings, of: PbxSources) -> Gatherer | None:
+def _gatherer(source: SourceSettings, of: PbxSources) -> Gatherer:
     zone = zone_of(source.time_zone or of.pbx.time_zone)
     match source.kind:
         case SourceKind.CDR_CSV | SourceKind.CDR_MARIADB | SourceKind.CDR_SQLITE:
@@ -111,8 +106,16 @@ def _gatherer(source: SourceSettings, of: PbxSources) -> Gatherer | None:
                 encoding=of.encoding,
                 columns=source.columns or None,
             )
-        case _:
-            return None
+        case SourceKind.QUEUE_LOG:
+            return QueueLogGatherer(
+                site=of.site,
+                pbx=of.pbx.name,
+                rules=of.rules,
+                tenant_of=lambda facts: of.assign(facts).tenant,
+                encoding=of.encoding,
+                settle_seconds=source.settle_seconds,
+                clock=time.monotonic,
+            )
 
 
 def zone_of(name: str | None) -> tzinfo:
