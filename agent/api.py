@@ -7,7 +7,7 @@ import logging
 import socket
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from agent.errors import AgentError
 from agent.health import AgentStatus
 from agent.store.merge import MergeResult, ToldCall, read_told
 from config.errors import ConfigError
+from sync.errors import SyncError
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,10 @@ class Control(Protocol):
         self, *, since: datetime, until: datetime | None, dry_run: bool
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Derive stored calls again from the journal, telling now and then how far it is."""
+        ...
+
+    def reconcile(self, first: date, last: date, *, heal: bool) -> AsyncGenerator[dict[str, Any], None]:
+        """Compare some days with the centre, telling each that differs and at last what it comes to."""
         ...
 
     async def merge(self, calls: Sequence[ToldCall]) -> MergeResult:
@@ -94,6 +99,16 @@ def make_app(control: Control) -> Starlette:
         first = await anext(steps)  # what cannot be done at all is told before the answer begins
         return StreamingResponse(_lines(first, steps), media_type="application/x-ndjson")
 
+    async def reconcile(request: Request) -> Response:
+        query = request.query_params
+        try:
+            first, last = date.fromisoformat(query["first"]), date.fromisoformat(query["last"])
+        except (KeyError, ValueError):
+            return problem(422, "No days", "first and last have to be days, as 2026-11-22")
+        steps = control.reconcile(first, last, heal=query.get("heal") == "true")
+        found = await anext(steps)
+        return StreamingResponse(_lines(found, steps), media_type="application/x-ndjson")
+
     async def merge(request: Request) -> Response:
         try:
             calls = await asyncio.to_thread(read_told, await request.body())
@@ -109,9 +124,10 @@ def make_app(control: Control) -> Starlette:
             Route("/v1/tenants/reassign", reassign, methods=["POST"]),
             Route("/v1/calls/merge", merge, methods=["POST"]),
             Route("/v1/calls/rebuild", rebuild, methods=["POST"]),
+            Route("/v1/reconcile", reconcile, methods=["POST"]),
             Route("/v1/quarantine/retry", retry, methods=["POST"]),
         ],
-        exception_handlers={AgentError: _unable, ConfigError: _unable},
+        exception_handlers={AgentError: _unable, SyncError: _unable, ConfigError: _unable},
     )
 
 
@@ -129,7 +145,7 @@ async def _lines(first: dict[str, Any], steps: AsyncGenerator[dict[str, Any], No
         try:
             async for step in steps:
                 yield f"{json.dumps(step)}\n"
-        except AgentError as exc:  # the answer has begun, so it is no status any more
+        except (AgentError, SyncError) as exc:  # the answer has begun, so it is no status any more
             yield f"{json.dumps({'error': str(exc)})}\n"
 
 
@@ -141,7 +157,7 @@ def problem(status: int, title: str, detail: str) -> Response:
 
 
 async def _unable(_: Request, exc: Exception) -> Response:
-    return problem(503 if isinstance(exc, AgentError) else 422, "Not possible now", str(exc))
+    return problem(422 if isinstance(exc, ConfigError) else 503, "Not possible now", str(exc))
 
 
 class _Server(uvicorn.Server):

@@ -5,9 +5,10 @@ import gc
 import logging
 import os
 import signal
+import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import version
 from typing import Any
 
@@ -29,10 +30,12 @@ from agent.sources.follower import Follower
 from agent.sources.opening import PbxSources, follow
 from agent.sources.status import SourceStatus
 from agent.store.engine import Store, open_store
+from agent.store.holder import holder_of
 from agent.store.journal import Journal
 from agent.store.merge import MergeResult, ToldCall, merging
 from agent.store.outbox import SqliteOutbox
 from agent.store.repository import Repository
+from agent.store.tally import SqliteTally
 from agent.store.writer import Writer
 from agent.tracking.rebuild import Rebuild
 from agent.tracking.tracker import Tracker
@@ -40,8 +43,10 @@ from config.errors import ConfigError
 from config.notify import Notifier
 from config.settings import AsteriskSettings, Settings
 from sync.backoff import Backoff
+from sync.errors import SyncError
 from sync.models import Call
-from sync.syncer import Syncer
+from sync.reconciler import USUAL_DAYS, Reconciled, Reconciler
+from sync.syncer import Identity, Syncer
 from sync.uplink import Uplink
 
 log = logging.getLogger(__name__)
@@ -52,6 +57,7 @@ _DRAIN_SECONDS = 4.0
 _STOP_SECONDS = 2.0
 # A PBX that restarts is back within a second, and what is said meanwhile is not heard.
 _FIRST_RETRY_SECONDS = 0.25
+_RECONCILE_EVERY = timedelta(hours=24)
 _STATUS_SECONDS = 2.0  # how old the line in `systemctl status` may be
 
 
@@ -94,9 +100,24 @@ def make_uplink(settings: Settings) -> Uplink | None:
     """The way to the centre; None without a [central] section."""
     if settings.central is None:
         return None
+    if settings.central.is_hub:
+        from sync.hub_client import HubUplink, address_of
+
+        address = address_of(settings.central, credential_file=settings.credential_file)
+        return HubUplink(address, lanes=settings.central.batches_under_way)
     from sync.central.uplink import DirectUplink
 
     return DirectUplink(settings.central, site=settings.site, agent_version=version(PROGRAM))
+
+
+def identity_of(settings: Settings) -> Identity:
+    """Who speaks for the site, once its database is there."""
+    return Identity(
+        site=settings.site,
+        agent_version=version(PROGRAM),
+        holder=holder_of(settings.database_file),
+        host=socket.gethostname()[:255],
+    )
 
 
 async def run(settings: Settings, *, reload: Callable[[], Settings], environ: Mapping[str, str] | None = None) -> None:
@@ -133,8 +154,12 @@ class Daemon:
         self._bug: asyncio.Future[None]
         self._repository = Repository(store, writer)
         self._outbox = SqliteOutbox(store, writer, site=settings.site)
-        uplink = make_uplink(settings)
-        self._syncer = Syncer(self._outbox, uplink, settings.central) if uplink and settings.central else None
+        uplink = self._uplink = make_uplink(settings)
+        self._syncer = (
+            Syncer(self._outbox, uplink, settings.central, identity=identity_of(settings))
+            if uplink and settings.central
+            else None
+        )
         self._live_feed = LiveFeed(
             contexts,
             site=settings.site,
@@ -155,7 +180,8 @@ class Daemon:
         self._connectors = [self._connector(pbx) for pbx in settings.pbx]
         sources = [source for pbx in settings.pbx for source in self._sources(pbx)]
         self._followers = [source for source in sources if isinstance(source, Follower)]
-        self._jobs = Jobs(store=store, journal=journal, settings=settings.store)
+        self._tally = SqliteTally(store.path, writer)
+        self._jobs = Jobs(store=store, journal=journal, settings=settings.store, reconcile=self._reconcile_daily)
         self._probe = Probe(
             settings,
             version=version(PROGRAM),
@@ -166,6 +192,7 @@ class Daemon:
             repository=self._repository,
             outbox=self._outbox,
             jobs=self._jobs,
+            tally=self._tally,
             sources=[source.status if isinstance(source, Follower) else source for source in sources],
         )
 
@@ -359,12 +386,43 @@ class Daemon:
         self.reload_rules()
         return self._settings
 
+    async def reconcile(self, first: date, last: date, *, heal: bool) -> AsyncGenerator[dict[str, Any], None]:
+        """Compare some days with the centre."""
+        if self._uplink is None:
+            raise AgentError("the settings have no [central] section, so there is nothing to compare with")
+        async with aclosing(Reconciler(self._tally, self._uplink).run(first, last, heal=heal)) as steps:
+            async for step in steps:
+                if isinstance(step, Reconciled) and self._syncer is not None and step.resent:
+                    self._syncer.wake()
+                yield step.as_dict()
+
+    async def _reconcile_daily(self) -> None:
+        """Once a day, when the centre can be asked."""
+        if self._syncer is None or self._syncer.status.last_error is not None:
+            return
+        now, found = datetime.now(UTC), await self._tally.last()
+        if found is not None and now - datetime.fromisoformat(str(found["at"])) < _RECONCILE_EVERY:
+            return
+        try:
+            async with aclosing(
+                self.reconcile(now.date() - timedelta(days=USUAL_DAYS - 1), now.date(), heal=True)
+            ) as steps:
+                async for step in steps:
+                    if step.get("differing"):
+                        log.warning("calls were not the same at the centre", extra=_counts(step))
+        except (AgentError, SyncError) as exc:
+            log.warning("site and centre could not be compared: %s", exc)
+
     async def retry_quarantined(self, call_sid: str | None) -> int:
         """Send refused calls again."""
         count = await self._outbox.retry(call_sid)
         if self._syncer is not None:
             self._syncer.wake_now()
         return count
+
+
+def _counts(step: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
+    return {name: step[name] for name in ("calls", "missing", "older", "newer", "unknown", "resent")}
 
 
 def _nothing() -> None:

@@ -1,11 +1,15 @@
 """How the agent is, in one value: what `status`, the dashboard and monitoring show."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from agent.pbx.feed import LineState
+
+_CLOCK_SECONDS = 60.0  # beyond it, calls of one moment stand minutes apart at the centre
 
 
 class Verdict(StrEnum):
@@ -78,12 +82,21 @@ class BacklogHealth(_Part):
 class CentralHealth(_Part):
     """The way to the centre; `state` is the syncer's word, "off" without a [central] section."""
 
+    door: str | None = None  # "hub", or "direct" into the database
     address: str | None = None
     state: str = "off"
     last_success_at: datetime | None = None
     last_error: str | None = None
+    troubled_since: datetime | None = None
     next_try_at: datetime | None = None
     sent: int = 0  # since the agent started
+    refilled: int = 0  # of them sent again because the centre had lost them
+    is_fenced: bool = False  # another installation speaks for the site; last_error names it
+    centre: str | None = None  # its identity
+    lease_until: datetime | None = None
+    tenants: tuple[str, ...] | None = None  # granted to this site
+    clock_offset_seconds: float | None = None  # how far the centre's clock is ahead
+    reconciled: dict[str, Any] | None = None  # Any: JSON, what the last reconciliation found
 
 
 class LiveStoreHealth(_Part):
@@ -150,8 +163,7 @@ def problems_of(status: AgentStatus) -> tuple[str, ...]:
             found += [f"source {source.name} of PBX {pbx.name}: {words}" for words in (*troubles, *source.warnings)]
     if not status.pbx:
         found.append("no PBX is configured: add a [[pbx]] section to the settings")
-    if status.central.state in {"waiting", "paused"} and status.central.last_error:
-        found.append(f"calls wait here, the centre does not take them: {status.central.last_error}")
+    found += _of_centre(status.central)
     if status.backlog.quarantined:
         found.append(f"{status.backlog.quarantined} calls were refused by the centre: see edge-agent outbox")
     if status.calls.unassigned:
@@ -162,3 +174,18 @@ def problems_of(status: AgentStatus) -> tuple[str, ...]:
     if status.live_store is not None and not status.live_store.reachable:
         found.append(f"the live context store is away: {status.live_store.error or status.live_store.home}")
     return tuple(found)
+
+
+def _of_centre(central: CentralHealth) -> Iterator[str]:
+    if central.state in {"waiting", "paused"} and central.last_error:
+        if central.is_fenced:
+            yield f"another installation speaks for this site, calls wait here: {central.last_error}"
+        else:
+            yield f"calls wait here, the centre does not take them: {central.last_error}"
+    if central.clock_offset_seconds is not None and abs(central.clock_offset_seconds) > _CLOCK_SECONDS:
+        yield (
+            f"the centre's clock and this machine's differ by {abs(central.clock_offset_seconds):.0f} s: "
+            "look which is wrong"
+        )
+    if central.reconciled and central.reconciled.get("differing"):
+        yield (f"{central.reconciled['differing']} calls were not the same at the centre: see edge-agent reconcile")

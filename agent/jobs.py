@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from datetime import UTC
 from typing import Final
 
@@ -16,30 +17,39 @@ from config.settings import StoreSettings
 log = logging.getLogger(__name__)
 
 _PRUNE_MINUTES: Final = 10
+_RECONCILE_MINUTES: Final = 60
+_RECONCILE_JITTER_SECONDS: Final = 1800
 
 
 class Jobs:
     """The scheduled work of one agent."""
 
-    def __init__(self, *, store: Store, journal: Journal, settings: StoreSettings) -> None:
+    def __init__(
+        self, *, store: Store, journal: Journal, settings: StoreSettings, reconcile: Callable[[], Awaitable[None]]
+    ) -> None:
         self.damage: str | None = None  # what is wrong with the database and what to do, for `status`
         self._store = store
         self._journal = journal
         self._settings = settings
+        self._reconcile = reconcile
 
     async def run(self) -> None:
         """Work by the clock until cancelled. A bug in a job ends the agent, as everywhere."""
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        async def prune() -> None:
+        async def guarded(work: Callable[[], Awaitable[None]]) -> None:
             try:
-                await self._prune()
+                await work()
             except Exception as exc:  # noqa: BLE001 - handed on to `run`: APScheduler would only log it
                 if not failed.done():
                     failed.set_exception(exc)
 
         scheduler = AsyncIOScheduler(timezone=UTC)  # the machine's own may be one that nobody knows
-        scheduler.add_job(prune, IntervalTrigger(minutes=_PRUNE_MINUTES, timezone=UTC), coalesce=True, max_instances=1)
+        prune = IntervalTrigger(minutes=_PRUNE_MINUTES, timezone=UTC)
+        scheduler.add_job(guarded, prune, [self._prune], coalesce=True, max_instances=1)
+        # Once a day it does something; sites that were switched on together do not all come at once.
+        look = IntervalTrigger(minutes=_RECONCILE_MINUTES, jitter=_RECONCILE_JITTER_SECONDS, timezone=UTC)
+        scheduler.add_job(guarded, look, [self._reconcile], coalesce=True, max_instances=1)
         scheduler.start()
         try:
             async with asyncio.TaskGroup() as tasks:

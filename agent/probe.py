@@ -25,6 +25,7 @@ from agent.pbx.feed import LineState, LineStatus
 from agent.sources.status import SourceStatus
 from agent.store.outbox import SqliteOutbox
 from agent.store.repository import Repository
+from agent.store.tally import SqliteTally
 from agent.tracking.tracker import Tracker
 from config.describe import fingerprint
 from config.settings import Settings
@@ -57,6 +58,7 @@ class Probe:
         repository: Repository,
         outbox: SqliteOutbox,
         jobs: Checking,
+        tally: SqliteTally,
         sources: Sequence[SourceStatus] = (),
     ) -> None:
         self._settings = settings
@@ -68,6 +70,7 @@ class Probe:
         self._repository = repository
         self._outbox = outbox
         self._jobs = jobs
+        self._tally = tally
         self._sources = sources
         self._started_at = datetime.now(UTC)
         self._settings_hash = fingerprint(settings)
@@ -94,6 +97,7 @@ class Probe:
         """Everything; where the local database cannot be read, its part says so instead of failing."""
         error = self._tracker.status.store_error or self._jobs.damage
         calls, backlog = self._live_calls(), BacklogHealth()
+        reconciled: dict[str, object] | None = None
         sizes = None
         gaps: dict[str, datetime] = {}
         unfilled: dict[str, tuple[int, float]] = {}
@@ -101,6 +105,7 @@ class Probe:
         try:
             calls = await self._calls()
             backlog = _backlog(await self._outbox.backlog())
+            reconciled = await self._tally.last()
             sizes = await self._repository.sizes()
             gaps = {gap.pbx: gap.from_at for gap in await self._repository.gaps(limit=100) if gap.to_at is None}
             unfilled = await self._repository.unfilled_gaps(datetime.now(UTC) - GAPS_SHOWN)
@@ -126,7 +131,7 @@ class Probe:
             pbx=tuple(self._pbx(line, gaps=gaps, unfilled=unfilled, latest=latest) for line in self._lines),
             calls=calls,
             backlog=backlog,
-            central=self._central(),
+            central=self._central().model_copy(update={"reconciled": reconciled}),
             live_store=self._live_store(),
             database=DatabaseHealth(
                 file=str(self._settings.database_file),
@@ -194,12 +199,20 @@ class Probe:
             return CentralHealth()
         status = self._syncer.status
         return CentralHealth(
+            door="hub" if self._settings.central.is_hub else "direct",
             address=self._settings.central.address,
             state=status.state,
             last_success_at=status.last_success_at,
             last_error=status.last_error,
+            troubled_since=status.troubled_since,
             next_try_at=status.next_try_at,
             sent=status.sent,
+            refilled=status.refilled,
+            is_fenced=status.is_fenced,
+            centre=status.centre,
+            lease_until=status.lease_until,
+            tenants=status.tenants,
+            clock_offset_seconds=status.clock_offset_seconds,
         )
 
     def _live_store(self) -> LiveStoreHealth:

@@ -66,11 +66,13 @@ def _wanted(raw: Mapping[str, Any]) -> Iterator[_Wanted]:
             name = entry.get("name", "NAME")
             yield _Wanted(("pbx", index, "secret"), f"pbx-{name}-secret", "the PBX asks for one")
             yield from _of_sources(entry.get("sources"), ("pbx", index, "sources"), f"pbx-{name}")
-    for section in ("central", "live"):
-        table = raw.get(section)
-        if isinstance(table, dict):
-            because = "a user name is given" if section == "live" and table.get("username") else None
-            yield _Wanted((section, "password"), f"{section}-password", because)
+    live, central = raw.get("live"), raw.get("central")
+    if isinstance(live, dict):
+        yield _Wanted(("live", "password"), "live-password", "a user name is given" if live.get("username") else None)
+    if isinstance(central, dict):
+        is_hub = str(central.get("url")).startswith(("https:", "http:"))
+        key = "credential" if is_hub else "password"
+        yield _Wanted(("central", key), f"central-{key}", None)
 
 
 def _of_sources(entries: Any, path: KeyPath, pbx: str) -> Iterator[_Wanted]:  # Any: what stands in the file

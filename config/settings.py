@@ -464,31 +464,66 @@ class StoreSettings(_Section):
 
 
 class CentralSettings(_Section):
-    """The centre calls are synced to: postgresql://user@host:port/database."""
+    """The centre calls are synced to: a hub, https://hub.example, or its database itself, postgresql://user@host/db."""
 
-    url: str = Field(examples=["postgresql://edge@central.example:5432/sentiric"])
-    password: Secret | None = None
+    url: str = Field(examples=["https://hub.example"])
+    credential: Secret | None = None  # of a hub
+    credential_file: FilePath | None = None  # None: hub.credential in the state directory
+    password: Secret | None = None  # of a database
     password_file: FilePath | None = None
     tls_ca_file: FilePath | None = None
+    proxy: str | None = None  # None: as HTTPS_PROXY and NO_PROXY say; "none": none whatever they say
     interval_seconds: Annotated[float, Field(ge=1, le=3600)] = 30.0  # a look at the outbox even if nothing happened
     batch_records: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    batches_under_way: Annotated[int, Field(ge=1, le=16)] = 4  # at most; found out by what the line brings
     timeout_seconds: Annotated[float, Field(ge=1, le=600)] = 30.0  # for one batch
     retry_max_seconds: Annotated[float, Field(ge=1, le=3600)] = 300.0
+    # So long after its last word this installation still speaks for the site, and no copy of it may.
+    lease_seconds: Annotated[float, Field(ge=10, le=3600)] = 60.0
 
     @field_validator("url")
     @classmethod
     def _known_scheme(cls, value: str) -> str:
-        use = "use postgresql://user@host:5432/database"
+        use = "use https://hub.example, or postgresql://user@host:5432/database"
         parts = _split_url(value, use)
-        if parts.scheme not in {"postgresql", "postgres"} or not parts.path.strip("/"):
-            raise ValueError(use)
+        match parts.scheme:
+            case "postgresql" | "postgres" if parts.path.strip("/"):
+                return value
+            case "https" | "http" if parts.hostname and not (parts.query or parts.fragment or parts.username):
+                if parts.scheme == "http" and not _is_this_machine(parts.hostname):
+                    raise ValueError("http:// is for this machine only, since it protects nothing; use https://")
+                return value.rstrip("/")
+        raise ValueError(use)
+
+    @field_validator("proxy")
+    @classmethod
+    def _known_proxy(cls, value: str | None) -> str | None:
+        use = 'use http://proxy.example:3128, or "none"; user and password belong into the environment\'s HTTPS_PROXY'
+        if value is not None and value != "none":
+            parts = _split_url(value, use)
+            if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.path.strip("/"):
+                raise ValueError(use)
         return value
+
+    @model_validator(mode="after")
+    def _one_door(self) -> Self:
+        foreign = ("password", "password_file") if self.is_hub else ("credential", "credential_file", "proxy")
+        for key in foreign:
+            if getattr(self, key) is not None:
+                what = "a hub asks for a credential" if self.is_hub else "this is for a hub, https://"
+                raise ValueError(f"{what}; leave {key} away")
+        return self
+
+    @property
+    def is_hub(self) -> bool:
+        """Whether calls go to a hub, not into the database itself."""
+        return urlsplit(self.url).scheme in {"https", "http"}
 
     @property
     def address(self) -> str:
-        """Host, port and database: where the centre is, without who goes there."""
+        """Where the centre is, without who goes there: the hub's URL, or host, port and database."""
         parts = urlsplit(self.url)
-        return f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
+        return self.url if self.is_hub else f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
 
 
 class Settings(_Section):
@@ -519,6 +554,12 @@ class Settings(_Section):
         if pbx.legacy_encoding is not None:
             return pbx.legacy_encoding
         return "cp1254" if (pbx.country or self.country) in {"TR", "AZ"} else "cp1252"
+
+    @property
+    def credential_file(self) -> Path:
+        """Where the hub's credential is kept, unless the settings themselves hold it."""
+        named = self.central.credential_file if self.central else None
+        return named or self.state_directory / "hub.credential"
 
     @property
     def database_file(self) -> Path:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -12,9 +12,20 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from config.settings import CentralSettings
 from sync.backoff import Backoff
-from sync.errors import OutboxUnavailable, SyncError, UplinkRefused, UplinkUnavailable
-from sync.outbox import Outbox
-from sync.records import Batch, Receipt, Verdict
+from sync.errors import (
+    BatchTooLarge,
+    CentreBehind,
+    Fenced,
+    LeaseHeld,
+    LeaseLost,
+    OutboxUnavailable,
+    SyncError,
+    UplinkRefused,
+    UplinkUnavailable,
+)
+from sync.outbox import Outbox, Standing
+from sync.pace import Pace
+from sync.records import Batch, Greeting, Receipt, RecordReceipt, Verdict, Welcome
 from sync.uplink import Uplink
 
 log = logging.getLogger(__name__)
@@ -24,11 +35,18 @@ log = logging.getLogger(__name__)
 _GATHER_SECONDS = 0.2
 # So many calls rejected with none taken between are the centre's fault, or our own, not theirs: stop and ask.
 _REJECTED_IN_A_ROW = 20
-_TROUBLES: dict[type[SyncError], tuple[int, str]] = {
-    UplinkUnavailable: (logging.WARNING, "the centre is away; calls are kept here and sent later"),
-    UplinkRefused: (logging.ERROR, "sync is paused until somebody acts; calls are kept here"),
-    OutboxUnavailable: (logging.WARNING, "the outbox cannot be read; sync goes on later"),
-}
+# The first that fits, the gravest first.
+_TROUBLES: tuple[tuple[type[SyncError], int, str], ...] = (
+    (Fenced, logging.ERROR, "another installation speaks for this site; calls are kept here until somebody decides"),
+    (UplinkRefused, logging.ERROR, "sync is paused until somebody acts; calls are kept here"),
+    (LeaseHeld, logging.WARNING, "another installation speaks for this site just now; calls are kept here"),
+    (UplinkUnavailable, logging.WARNING, "the centre is away; calls are kept here and sent later"),
+    (OutboxUnavailable, logging.WARNING, "the outbox cannot be read; sync goes on later"),
+)
+# A batch that takes longer than this part of its time is made smaller, before one takes longer than all of it.
+_SLOW_PART = 1 / 3
+# Whatever a centre says of its lease, it is neither renewed all the time nor forgotten.
+_LEASE_SECONDS = (3.0, 3600.0)
 
 
 class SyncState(StrEnum):
@@ -42,6 +60,16 @@ class SyncState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """Who speaks for a site: the site's name, and which running installation it is."""
+
+    site: str
+    agent_version: str
+    holder: str  # a hash, see docs/hub.md
+    host: str  # where it runs, in words
+
+
+@dataclass(frozen=True, slots=True)
 class SyncStatus:
     """How the way to the centre is. `last_error` stays until the centre takes calls again."""
 
@@ -52,6 +80,12 @@ class SyncStatus:
     next_try_at: datetime | None
     sent: int  # since start: calls that the centre confirmed
     rejected: int  # since start: calls that it refused
+    refilled: int  # since start: calls sent again because the centre had lost them
+    is_fenced: bool  # another installation speaks for the site
+    centre: str | None  # its identity; None until it was greeted since the start, as for the next three
+    lease_until: datetime | None
+    tenants: tuple[str, ...] | None  # granted to this site
+    clock_offset_seconds: float | None  # how far the centre's clock is ahead of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +98,8 @@ class _Trouble:
 
 
 class Syncer:
-    """Sends one batch at a time. `run` does the work in a task; the rest is called from the same loop."""
+    """Greets the centre, then keeps some batches under way. `run` does the work in a task; the rest is called from
+    the same loop."""
 
     def __init__(
         self,
@@ -72,31 +107,44 @@ class Syncer:
         uplink: Uplink,
         settings: CentralSettings,
         *,
+        identity: Identity,
         backoff: Backoff | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._outbox = outbox
         self._uplink = uplink
         self._settings = settings
+        self._identity = identity
         self._backoff = backoff or Backoff(maximum=settings.retry_max_seconds, stable_seconds=0)
         self._now = now
         self._calls_wait = asyncio.Event()
         self._at_once = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
         self._running = False
-        self._is_checked = False  # the centre has been reached since the start
         self._sending = False
-        self._limit = settings.batch_records
+        self._pace = Pace(
+            max_records=settings.batch_records,
+            max_lanes=min(settings.batches_under_way, uplink.lanes),
+            slow_seconds=settings.timeout_seconds * _SLOW_PART,
+        )
+        self._standing: Standing | None = None  # None: not read yet
+        self._welcome: Welcome | None = None
+        self._is_greeted = False  # nothing has gone wrong since
+        self._spoke_at = 0.0  # the loop's time when the centre last heard of us
+        self._spoke_time: datetime | None = None
+        self._clock_offset: float | None = None
         self._trouble: _Trouble | None = None
         self._last_success_at: datetime | None = None
         self._sent = 0
         self._rejected = 0
         self._rejected_in_a_row = 0
+        self._refilled = 0
 
     @property
     def status(self) -> SyncStatus:
         """How it goes."""
-        trouble = self._trouble
+        trouble, welcome = self._trouble, self._welcome
+        lease_until = self._spoke_time + timedelta(seconds=self._lease_seconds) if self._spoke_time else None
         return SyncStatus(
             state=self._state(),
             last_success_at=self._last_success_at,
@@ -105,6 +153,12 @@ class Syncer:
             next_try_at=trouble.next_try_at if trouble else None,
             sent=self._sent,
             rejected=self._rejected,
+            refilled=self._refilled,
+            is_fenced=trouble is not None and issubclass(trouble.kind, LeaseHeld | Fenced),
+            centre=welcome.centre if welcome else None,
+            lease_until=lease_until,
+            tenants=welcome.tenants if welcome else None,
+            clock_offset_seconds=self._clock_offset,
         )
 
     def wake(self) -> None:
@@ -160,7 +214,9 @@ class Syncer:
                     await self._at_once.wait()
         else:
             await asyncio.sleep(_GATHER_SECONDS)
-            await self._calls_wait.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(self._renewal_at):
+                    await self._calls_wait.wait()
 
     async def _send_all(self) -> bool:
         """Send batch after batch until nothing waits; False if something is in the way."""
@@ -168,23 +224,19 @@ class Syncer:
             self._sending = True
             try:
                 self._calls_wait.clear()
-                is_to_check = self._at_once.is_set() or not self._is_checked
+                if self._at_once.is_set() or self._loop_time() >= self._renewal_at:
+                    self._is_greeted = False
                 self._at_once.clear()
-                while (batch := await self._outbox.next_batch(limit=self._limit)) is not None:
-                    await self._send(batch)
-                    is_to_check, self._is_checked = False, True
-                if is_to_check:
-                    # Nothing waits, so nothing else would show that the way is closed before the first call comes.
-                    await self._uplink.check()
-                    self._is_checked = True
-                    self._trouble_ends()
-                self._trouble = None
+                try:
+                    await self._empty_the_outbox()
+                except (CentreBehind, LeaseLost):
+                    await self._empty_the_outbox()  # which greets first
+                self._trouble_ends()
             except OutboxUnavailable as exc:
                 self._trouble_comes(exc, self._backoff.next_delay())
                 return False
             except UplinkUnavailable as exc:
-                # Smaller ones next: perhaps the line is too slow for a batch of this size.
-                self._limit = max(1, self._limit // 2)
+                self._pace.trouble()
                 self._trouble_comes(exc, self._backoff.next_delay(at_least=exc.retry_after_seconds))
                 return False
             except UplinkRefused as exc:
@@ -194,15 +246,137 @@ class Syncer:
                 self._sending = False
             return True
 
+    async def _empty_the_outbox(self) -> None:
+        """Raises the gravest of what came in the way, when every batch that was under way has been answered."""
+        if not self._is_greeted:
+            await self._greet()
+        faults: list[SyncError] = []
+        async with asyncio.TaskGroup() as tasks:
+            under_way: set[asyncio.Task[None]] = set()
+            while True:
+                while not faults and len(under_way) < self._pace.lanes:
+                    batch = await self._next_batch(faults)
+                    if batch is None:
+                        break
+                    under_way.add(tasks.create_task(self._fly(batch, faults), name="batch"))
+                if not under_way:
+                    break
+                _, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+        if faults:
+            raise min(faults, key=_place_in_troubles)
+
+    async def _next_batch(self, faults: list[SyncError]) -> Batch | None:
+        try:
+            return await self._outbox.next_batch(limit=self._pace.limit)
+        except OutboxUnavailable as exc:
+            faults.append(exc)
+            return None
+
+    async def _fly(self, batch: Batch, faults: list[SyncError]) -> None:
+        is_full = len(batch.records) >= self._pace.limit
+        began = self._loop_time()
+        try:
+            await self._send(batch)
+            self._pace.answered(len(batch.records), seconds=self._loop_time() - began, is_full=is_full)
+        except SyncError as exc:
+            # Whatever it was, the centre may be another one when it answers again.
+            self._is_greeted = self._is_greeted and isinstance(exc, OutboxUnavailable)
+            faults.append(exc)
+        finally:
+            self._outbox.release(batch)
+
     async def _send(self, batch: Batch) -> None:
-        receipt = await self._uplink.send(batch)
+        began = self._loop_time()
+        try:
+            receipt = await self._uplink.send(self._signed(batch))
+        except BatchTooLarge as exc:
+            self._pace.too_large(len(batch.records))
+            await self._send_in_parts(batch, exc)
+            return
         if not receipt.verdicts:
             raise UplinkUnavailable("the centre answered without a verdict on any call")
+        self._heard_from(began)
+        await self._settle(receipt)
+
+    async def _send_in_parts(self, batch: Batch, exc: BatchTooLarge) -> None:
+        middle = len(batch.records) // 2
+        if middle:
+            # The high-water mark is that of the last part: it says that everything before has come.
+            await self._send(replace(batch, records=batch.records[:middle], high_water=0))
+            await self._send(replace(batch, records=batch.records[middle:]))
+            return
+        record = batch.records[0]
+        alone = RecordReceipt(record.call_sid, record.revision, Verdict.REJECTED, "batch_too_large", str(exc))
+        await self._settle(Receipt([alone]))
+
+    async def _settle(self, receipt: Receipt) -> None:
         self._stop_if_all_are_rejected(receipt)
         await self._outbox.settle(receipt)
-        self._limit = min(self._limit * 2, self._settings.batch_records)
+        standing = self._standing or Standing()
+        self._standing = replace(standing, receipts=max(standing.receipts, receipt.number))
         self._trouble_ends()
         self._count(receipt)
+
+    def _signed(self, batch: Batch) -> Batch:
+        standing = self._standing or Standing()
+        return replace(batch, holder=self._identity.holder, lease=standing.lease, receipts=standing.receipts)
+
+    async def _greet(self) -> None:
+        """Take or renew the lease; send again what the centre has lost, if it was restored or is another one."""
+        standing = self._standing = self._standing or await self._outbox.standing()
+        began, asked_at = self._loop_time(), self._now()
+        welcome = await self._uplink.greet(
+            Greeting(
+                site=self._identity.site,
+                agent_version=self._identity.agent_version,
+                holder=self._identity.holder,
+                host=self._identity.host,
+                lease=standing.lease,
+                lease_seconds=self._settings.lease_seconds,
+            )
+        )
+        self._welcome = welcome
+        self._heard_from(began)
+        self._clock_offset = (welcome.server_time - (asked_at + (self._now() - asked_at) / 2)).total_seconds()
+        self._pace.allow(welcome.max_records)
+        # The lease first: without its token nobody would believe us after a crash in what follows.
+        await self._keep(replace(standing, lease=welcome.lease))
+        if standing.centre not in {None, welcome.centre}:
+            await self._refill("the centre is another one than before", after=-1)
+        elif welcome.receipts < standing.receipts:
+            await self._refill("the centre was restored from a backup", after=welcome.receipts)
+        await self._keep(Standing(welcome.centre, welcome.lease, welcome.receipts))
+        self._is_greeted = True
+
+    async def _keep(self, standing: Standing) -> None:
+        if standing != self._standing:
+            await self._outbox.keep_standing(standing)
+            self._standing = standing
+
+    async def _refill(self, why: str, *, after: int) -> None:
+        calls = 0
+        while step := await self._outbox.refill(after=after):
+            calls += step
+            self._refilled += step
+        log.warning("%s; the calls it lacks are sent again", why, extra={"calls": calls})
+
+    def _heard_from(self, began: float) -> None:
+        """The centre answered what was asked at `began`, so the lease holds from then on."""
+        self._spoke_at = max(self._spoke_at, began)
+        self._spoke_time = self._now()
+
+    @property
+    def _lease_seconds(self) -> float:
+        shortest, longest = _LEASE_SECONDS
+        return min(max(self._welcome.lease_seconds if self._welcome else longest, shortest), longest)
+
+    @property
+    def _renewal_at(self) -> float:
+        return self._spoke_at + self._lease_seconds / 3
+
+    @staticmethod
+    def _loop_time() -> float:
+        return asyncio.get_running_loop().time()
 
     def _stop_if_all_are_rejected(self, receipt: Receipt) -> None:
         rejected = [verdict for verdict in receipt.verdicts if verdict.verdict is Verdict.REJECTED]
@@ -239,11 +413,11 @@ class Syncer:
             type(exc),
             str(exc),
             since=before.since if before else now,
-            retry_at=asyncio.get_running_loop().time() + delay,
+            retry_at=self._loop_time() + delay,
             next_try_at=now + timedelta(seconds=delay),
         )
         if before is None or before.kind is not type(exc):
-            level, message = _TROUBLES[type(exc)]
+            _, level, message = _TROUBLES[_place_in_troubles(exc)]
             log.log(level, message, extra={"reason": str(exc)})
 
     def _trouble_ends(self) -> None:
@@ -257,5 +431,9 @@ class Syncer:
         if not self._running:
             return SyncState.OFF
         if self._trouble is not None:
-            return SyncState.PAUSED if self._trouble.kind is UplinkRefused else SyncState.WAITING
+            return SyncState.PAUSED if issubclass(self._trouble.kind, UplinkRefused) else SyncState.WAITING
         return SyncState.SENDING if self._sending else SyncState.IDLE
+
+
+def _place_in_troubles(exc: SyncError) -> int:
+    return next(at for at, (kind, _, _) in enumerate(_TROUBLES) if isinstance(exc, kind))

@@ -2,14 +2,38 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sync.outbox import Backlog
-from sync.records import Batch, CallRecord, Receipt, RecordReceipt, Verdict
+from sync.outbox import Backlog, Standing
+from sync.records import (
+    Batch,
+    CallRecord,
+    DayDigest,
+    Greeting,
+    HeldCall,
+    Receipt,
+    RecordReceipt,
+    Verdict,
+    Welcome,
+)
+from sync.syncer import Identity
 
+HOLDER, LEASE = "0123456789abcdef", "7.the-lease"  # of an installation that has greeted
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+IDENTITY = Identity("istanbul", "1.2.3", holder="a-holder", host="pbx-1")
+WELCOME = Welcome(
+    centre="a-centre",
+    receipts=0,
+    lease="1.token",
+    lease_seconds=60.0,
+    server_time=NOON,
+    tenants=("acme",),
+    max_records=10_000,
+    max_bytes=2**25,
+)
 
 
 def a_record(number: int = 1, /, **changes: Any) -> CallRecord:  # Any: whatever fields a record has
@@ -57,7 +81,7 @@ def a_record(number: int = 1, /, **changes: Any) -> CallRecord:  # Any: whatever
 
 def a_batch(*records: CallRecord, high_water: int = 1, site: str = "istanbul") -> Batch:
     """These records as one batch."""
-    return Batch(site, list(records), high_water)
+    return Batch(site, list(records), high_water, HOLDER, LEASE)
 
 
 class MemoryOutbox:
@@ -67,6 +91,9 @@ class MemoryOutbox:
         self.waiting: dict[str, CallRecord] = {}
         self.quarantined: dict[str, RecordReceipt] = {}
         self.sequence = 0
+        self.confirmed: dict[str, tuple[int, CallRecord]] = {}  # with the receipt's number
+        self.under_way: set[str] = set()
+        self.kept = Standing()
         self.faults: deque[Exception] = deque()  # raised by the next `settle`s
         for record in records:
             self.add(record)
@@ -78,8 +105,13 @@ class MemoryOutbox:
 
     async def next_batch(self, *, limit: int) -> Batch | None:
         """See `sync.outbox.Outbox`."""
-        records = list(self.waiting.values())[:limit]
+        records = [record for sid, record in self.waiting.items() if sid not in self.under_way][:limit]
+        self.under_way |= {record.call_sid for record in records}
         return Batch("istanbul", records, self.sequence) if records else None
+
+    def release(self, batch: Batch) -> None:
+        """See `sync.outbox.Outbox`."""
+        self.under_way -= {record.call_sid for record in batch.records}
 
     async def settle(self, receipt: Receipt) -> None:
         """See `sync.outbox.Outbox`."""
@@ -92,10 +124,28 @@ class MemoryOutbox:
             del self.waiting[verdict.call_sid]
             if verdict.verdict is Verdict.REJECTED:
                 self.quarantined[verdict.call_sid] = verdict
+            else:
+                self.confirmed[verdict.call_sid] = (receipt.number, waiting)
+        self.kept = replace(self.kept, receipts=max(self.kept.receipts, receipt.number))
 
     async def backlog(self) -> Backlog:
         """See `sync.outbox.Outbox`."""
         return Backlog(len(self.waiting), NOON if self.waiting else None, len(self.quarantined))
+
+    async def standing(self) -> Standing:
+        """See `sync.outbox.Outbox`."""
+        return self.kept
+
+    async def keep_standing(self, standing: Standing) -> None:
+        """See `sync.outbox.Outbox`."""
+        self.kept = standing
+
+    async def refill(self, *, after: int) -> int:
+        """See `sync.outbox.Outbox`; two at once."""
+        lost = [sid for sid, (number, _) in self.confirmed.items() if number > after][:2]
+        for sid in lost:
+            self.add(self.confirmed.pop(sid)[1])
+        return len(lost)
 
 
 class FakeUplink:
@@ -105,8 +155,11 @@ class FakeUplink:
         self.answers = deque(answers)
         self.batches: list[Batch] = []
         self.closed = False
-        self.checks = 0
-        self.check_fault: Exception | None = None
+        self.lanes = 4
+        self.delay = 0.0  # seconds to every answer
+        self.greetings: list[Greeting] = []
+        self.greet_fault: Exception | None = None
+        self.welcome = WELCOME
         self.in_flight = 0
         self.most_in_flight = 0
         self.gate = asyncio.Event()  # closed by `clear`, it holds every answer back
@@ -119,6 +172,8 @@ class FakeUplink:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             await self.gate.wait()
+            if self.delay:
+                await asyncio.sleep(self.delay)
         finally:
             self.in_flight -= 1
         answer = self.answers.popleft() if self.answers else accept_all
@@ -126,11 +181,20 @@ class FakeUplink:
             raise answer
         return answer(batch)
 
-    async def check(self) -> None:
+    async def greet(self, greeting: Greeting) -> Welcome:
         """See `sync.uplink.Uplink`."""
-        self.checks += 1
-        if self.check_fault is not None:
-            raise self.check_fault
+        self.greetings.append(greeting)
+        if self.greet_fault is not None:
+            raise self.greet_fault
+        return self.welcome
+
+    async def days(self, first: date, last: date) -> Sequence[DayDigest]:
+        """See `sync.uplink.Uplink`; it holds nothing."""
+        return ()
+
+    async def calls(self, tenant: str, day: date, *, after: str, limit: int) -> Sequence[HeldCall]:
+        """See `sync.uplink.Uplink`; it holds nothing."""
+        return ()
 
     async def close(self) -> None:
         """See `sync.uplink.Uplink`."""

@@ -11,9 +11,11 @@ from io import TextIOWrapper
 import typer
 
 from agent.cli import calls, configuration, demo, gaps, outbox, simulate, tenants
+from agent.cli.enroll import credential_app, enroll
 from agent.cli.faults import Commands, ExitCode
 from agent.cli.import_calls import import_files
 from agent.cli.live import show_live
+from agent.cli.reconcile import reconcile
 from agent.cli.record import record
 from agent.cli.replay import replay
 from agent.cli.run import run_agent
@@ -36,8 +38,11 @@ app.command("status")(show_status)
 app.add_typer(calls.app, name="calls")
 app.command("live")(show_live)
 app.add_typer(gaps.app, name="gaps")
+app.command("enroll")(enroll)
+app.add_typer(credential_app, name="credential")
 app.add_typer(outbox.sync_app, name="sync")
 app.add_typer(outbox.outbox_app, name="outbox")
+app.command("reconcile")(reconcile)
 app.add_typer(configuration.app, name="config")
 app.add_typer(tenants.app, name="tenants")
 app.command("import")(import_files)

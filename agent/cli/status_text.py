@@ -142,6 +142,10 @@ def _centre(status: "AgentStatus", *, now: datetime) -> str:
     if central.address is None:
         return "none is configured, calls stay here"
     parts = [central.address] if status.pid is None else [f"{central.state}, {central.address}"]
+    if central.troubled_since is not None and central.state in {"waiting", "paused"}:
+        parts.append(f"since {ago(central.troubled_since, now=now).removesuffix(' ago')}")
+    elif central.lease_until is not None:
+        parts.append("speaks for this site")
     if central.next_try_at is not None and central.state in {"waiting", "paused"}:
         parts.append(f"next try in {length((central.next_try_at - now).total_seconds())}")
     if central.last_error and central.state != "idle":

@@ -42,7 +42,7 @@ def status_without_agent(settings: "Settings") -> AgentStatus:
         version=version(DISTRIBUTION),
         settings_hash=fingerprint(settings),
         pbx=pbx,
-        central=CentralHealth(address=settings.central.address if settings.central else None, state="off"),
+        central=_central(settings),
         database=_database(settings.database_file),
     )
     try:
@@ -53,6 +53,13 @@ def status_without_agent(settings: "Settings") -> AgentStatus:
             database = status.database.model_copy(update={"error": str(exc)})
             status = status.model_copy(update={"database": database})
     return status.model_copy(update={"problems": ("no agent is running: calls are not captured", *problems_of(status))})
+
+
+def _central(settings: "Settings") -> CentralHealth:
+    central = settings.central
+    if central is None:
+        return CentralHealth()
+    return CentralHealth(door="hub" if central.is_hub else "direct", address=central.address)
 
 
 def _with_calls(status: AgentStatus, calls: LocalCalls, settings: "Settings") -> AgentStatus:

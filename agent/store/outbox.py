@@ -14,14 +14,15 @@ from sqlalchemy import Boolean
 from sqlalchemy.types import TypeEngine
 
 from agent.errors import StoreUnavailable
+from agent.store import receipts
 from agent.store.engine import Store
-from agent.store.rows import moment_of
+from agent.store.rows import json_text, moment_of
 from agent.store.tables import table_of
 from agent.store.writer import Writer
 from sync.errors import OutboxUnavailable
 from sync.models import Call, UtcDateTime
-from sync.outbox import Backlog
-from sync.records import Batch, CallRecord, Receipt, RecordReceipt, Verdict
+from sync.outbox import Backlog, Standing
+from sync.records import Batch, CallRecord, Receipt, Verdict
 
 # The part of a batch that is kept for the freshest calls while the backlog is longer than the batch.
 _FRESH_PART = 4
@@ -35,8 +36,9 @@ _INTERACTIONS = """(SELECT json_group_array(json_object('position', position, 'd
 _NOT_IN_CALL = {"tenant": "tenant.name", "tasks": _TASKS, "interactions": _INTERACTIONS}
 _RECORD = ", ".join(_NOT_IN_CALL.get(name, f"call.{name}") for name in CallRecord._fields)
 _WAITING = (
-    f"SELECT outbox.sequence, {_RECORD} FROM outbox JOIN call ON call.id = outbox.call_id "  # noqa: S608 - our own words
-    "JOIN tenant ON tenant.id = call.tenant_id ORDER BY outbox.sequence"
+    f"SELECT outbox.sequence, outbox.call_id, {_RECORD} FROM outbox JOIN call ON call.id = outbox.call_id "  # noqa: S608 - our own words
+    "JOIN tenant ON tenant.id = call.tenant_id "
+    "WHERE outbox.call_id NOT IN (SELECT value FROM json_each(?)) ORDER BY outbox.sequence"
 )
 OLDEST = f"{_WAITING} LIMIT ?"
 FRESHEST = f"{_WAITING} DESC LIMIT ?"
@@ -49,29 +51,55 @@ class SqliteOutbox:
         self._reader = store.reader
         self._writer = writer
         self._site = site
+        self._under_way: dict[str, int] = {}  # call_sid to the call's key
 
     async def next_batch(self, *, limit: int) -> Batch | None:
-        """Up to `limit` waiting calls: the oldest, and a quarter of the freshest if more wait than fit in."""
+        """Up to `limit` waiting calls: the oldest, and a quarter of the freshest if more wait than fit in.
+
+        For one task; what others change meanwhile does no harm.
+        """
+        taken = tuple(self._under_way.values())
         with _told_to_the_syncer():
-            found = await self._reader.run(partial(_read_waiting, limit=limit))
+            found = await self._reader.run(partial(_read_waiting, limit=limit, taken=taken))
         if not found:
             return None
+        self._under_way |= {place.record.call_sid: place.call_id for place in found}
         return Batch(
             site=self._site,
-            records=[record for _, record in found],
-            high_water=max(sequence for sequence, _ in found),
+            records=[place.record for place in found],
+            high_water=max(place.sequence for place in found),
         )
+
+    def release(self, batch: Batch) -> None:
+        """The batch's calls may be in the next one, if they still wait."""
+        for record in batch.records:
+            self._under_way.pop(record.call_sid, None)
 
     async def settle(self, receipt: Receipt) -> None:
         """Durably take away what the centre has, and set aside what it rejected."""
         if receipt.verdicts:
             with _told_to_the_syncer():
-                await self._writer.transact(partial(_settle, receipt.verdicts, self._writer.now_text()))
+                await self._writer.transact(partial(_settle, receipt, self._writer.now_text()))
 
     async def backlog(self) -> Backlog:
         """How much waits, by the counts that triggers keep."""
         with _told_to_the_syncer():
             return await self._reader.run(_backlog)
+
+    async def standing(self) -> Standing:
+        """How this site stands with its centre."""
+        with _told_to_the_syncer():
+            return await self._reader.run(receipts.read_standing)
+
+    async def keep_standing(self, standing: Standing) -> None:
+        """Remember it."""
+        with _told_to_the_syncer():
+            await self._writer.transact(partial(receipts.keep_standing, standing))
+
+    async def refill(self, *, after: int) -> int:
+        """Have some calls wait again that the centre confirmed by a later receipt than `after`."""
+        with _told_to_the_syncer():
+            return await self._writer.transact(partial(receipts.refill, after, self._writer.now_text()))
 
     async def retry(self, call_sid: str | None = None) -> int:
         """Have a quarantined call, or all of them, wait to be sent again; returns how many."""
@@ -94,21 +122,23 @@ def _told_to_the_syncer() -> Iterator[None]:
 
 class _Place(NamedTuple):
     sequence: int
+    call_id: int
     record: CallRecord
 
 
-def _read_waiting(connection: sqlite3.Connection, *, limit: int) -> list[_Place]:
+def _read_waiting(connection: sqlite3.Connection, *, limit: int, taken: Sequence[int]) -> list[_Place]:
+    skipped = json_text(taken)
     connection.execute("BEGIN")  # one view for both ends of the line
     try:
         rest = limit
-        freshest: list[tuple[object, ...]] = []
-        if _counter(connection, "outbox_records") > limit:
-            freshest = connection.execute(FRESHEST, (limit // _FRESH_PART,)).fetchall()
+        freshest: list[tuple[Any, ...]] = []  # Any: whatever the columns hold
+        if _counter(connection, "outbox_records") > limit + len(taken):
+            freshest = connection.execute(FRESHEST, (skipped, limit // _FRESH_PART)).fetchall()
             rest = limit - len(freshest)
-        oldest = connection.execute(OLDEST, (rest,)).fetchall()
+        oldest = connection.execute(OLDEST, (skipped, rest)).fetchall()
     finally:
         connection.execute("ROLLBACK")
-    return [_Place(int(str(row[0])), _record(row[1:])) for row in (*oldest, *reversed(freshest))]
+    return [_Place(row[0], row[1], _record(row[2:])) for row in (*oldest, *reversed(freshest))]
 
 
 def _counter(connection: sqlite3.Connection, name: str) -> int:
@@ -154,11 +184,13 @@ _SET_ASIDE = f"""INSERT INTO quarantine (call_id, revision, code, reason, at) VA
         revision = excluded.revision, code = excluded.code, reason = excluded.reason, at = excluded.at"""  # noqa: S608 - our own words
 
 
-def _settle(verdicts: Sequence[RecordReceipt], now: str, connection: sqlite3.Connection) -> None:
-    passed = [(one.call_sid, one.revision) for one in verdicts if one.verdict is not Verdict.REJECTED]
-    connection.executemany(_TAKE_AWAY, passed)
-    connection.executemany(_CLEAR, passed)
-    for one in verdicts:
+def _settle(receipt: Receipt, now: str, connection: sqlite3.Connection) -> None:
+    passed = [one for one in receipt.verdicts if one.verdict is not Verdict.REJECTED]
+    revisions = [(one.call_sid, one.revision) for one in passed]
+    connection.executemany(_TAKE_AWAY, revisions)
+    connection.executemany(_CLEAR, revisions)
+    receipts.keep_receipt(connection, passed, receipt.number)
+    for one in receipt.verdicts:
         if one.verdict is Verdict.REJECTED:
             removed = connection.execute(_TAKE_AWAY, (one.call_sid, one.revision)).rowcount
             # If a newer revision waits, that one goes out before anybody need look at this one.

@@ -43,6 +43,31 @@ class QuarantineEntry(SQLModel, table=True):
     at: datetime = _moment()
 
 
+class CallReceipt(SQLModel, table=True):
+    """A call that the centre confirmed, and in which of its receipts: a centre that has given fewer has lost it."""
+
+    __tablename__ = "call_receipt"
+
+    call_id: int = Field(
+        foreign_key="call.id", ondelete="CASCADE", primary_key=True, sa_column_kwargs={"autoincrement": False}
+    )
+    number: int = Field(index=True)  # 0: confirmed before receipts had numbers
+
+
+class CentreStanding(SQLModel, table=True):
+    """One row: how this site stands with its centre, and what the last reconciliation found."""
+
+    __tablename__ = "centre"
+
+    id: int | None = Field(default=None, primary_key=True)
+    identity: str | None = None
+    lease: str | None = Field(default=None, repr=False)
+    receipts: int = 0
+    reconciled: dict[str, Any] | None = Field(  # Any: what `sync.reconciler` tells
+        default=None, sa_column=Column(JSON(none_as_null=True), nullable=True)
+    )
+
+
 class JournalSegment(SQLModel, table=True):
     """What one PBX said between two commits, byte for byte; `agent.store.journal` tells the blob's format."""
 
@@ -139,6 +164,114 @@ class Coverage(SQLModel, table=True):
     at: datetime = _moment()
 
 
+class JournalSegment(SQLModel, table=True):
+    """What one PBX said between two commits, byte for byte; `agent.store.journal` tells the blob's format."""
+
+    __tablename__ = "journal_segment"
+    __table_args__ = (Index("ix_journal_segment_pbx_id", "pbx", "id"), {"sqlite_autoincrement": True})
+
+    id: int | None = Field(default=None, primary_key=True)
+    pbx: str
+    boot_id: str
+    connection: int  # grows with every connection made to this PBX since the agent started
+    first_at: datetime = _moment()
+    last_at: datetime = _moment()
+    monotonic_ns: int  # the monotonic clock at first_at; together with boot_id it survives a wall clock that jumps
+    frame_count: int
+    raw_size: int
+    blob: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class LiveCall(SQLModel, table=True):
+    """A call that has not ended, with the segment from which a replay finds all of it."""
+
+    __tablename__ = "live_call"
+    __table_args__ = (Index("ix_live_call_pbx_journal_id", "pbx", "journal_id"),)
+
+    call_sid: str = Field(primary_key=True, max_length=255)
+    pbx: str
+    journal_id: int  # no foreign key: the anchor may be noted for a PBX that has said nothing yet
+    start_time: datetime = _moment()
+
+
+class Gap(SQLModel, table=True):
+    """A time in which a PBX was not heard. At most one per PBX is open, that is, without `to_at`."""
+
+    __table_args__ = (
+        Index("uq_gap_pbx_from_at", "pbx", "from_at", unique=True),
+        Index("uq_gap_open", "pbx", unique=True, sqlite_where=text("to_at IS NULL")),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    pbx: str
+    from_at: datetime = _moment()
+    to_at: datetime | None = _moment(nullable=True)
+    reason: str  # a word: line_lost, pbx_restarted, agent_stopped, agent_down
+    detail: str | None = None  # a sentence for the operator
+    backfilled_at: datetime | None = _moment(nullable=True)  # when a second source had filled it
+    filled_by: str | None = None  # that source's name
+    calls_found: int | None = None  # by it: calls of this time that were not known, or not wholly
+
+
+class SourcePlace(SQLModel, table=True):
+    """Up to where a second source of a PBX was read; written together with the calls that came of it."""
+
+    __tablename__ = "source_place"
+
+    pbx: str = Field(primary_key=True)
+    source: str = Field(primary_key=True)  # its name in the settings
+    kind: str
+    place: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))  # Any: what the source's reader makes of it
+    since: datetime = _moment()  # calls that ended earlier are none of ours
+    read_until: datetime | None = _moment(nullable=True)  # when it was last read to its end
+    records: int = 0  # read so far
+    rejects: int = 0  # of them not understood
+    updated_at: datetime = _moment()
+
+
+class SourceReject(SQLModel, table=True):
+    """What stands in a source and is no record; the latest of each source."""
+
+    __tablename__ = "source_reject"
+    __table_args__ = (Index("ix_source_reject_pbx_source", "pbx", "source", "id"), {"sqlite_autoincrement": True})
+
+    id: int | None = Field(default=None, primary_key=True)
+    pbx: str
+    source: str
+    position: str  # where it stands, in words
+    raw: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  # at most its beginning
+    reason: str
+    at: datetime = _moment()
+
+
+class Coverage(SQLModel, table=True):
+    """A day of a PBX's calls held against what the PBX wrote down itself; `agent.coverage` makes it."""
+
+    pbx: str = Field(primary_key=True)
+    day: str = Field(primary_key=True)  # 2026-11-22, in the PBX's time zone
+    source: str  # the names of what was read, with + between
+    known: int  # to the PBX
+    held: int  # here
+    missing: int  # known to the PBX and not held
+    extra: int  # held, and the PBX should know them and does not
+    untold: int  # held, and the source cannot know them
+    differing: int
+    trouble: str | None = None  # why it could not be verified, a sentence
+    at: datetime = _moment()
+
+
+class Account(SQLModel, table=True):
+    """What one source told of a call that several told of, as far as its record may need it again."""
+
+    __tablename__ = "account"
+
+    call_id: int = Field(
+        foreign_key="call.id", ondelete="CASCADE", primary_key=True, sa_column_kwargs={"autoincrement": False}
+    )
+    source: str = Field(primary_key=True)
+    told: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))  # Any: encoded columns of a call
+
+
 class Counter(SQLModel, table=True):
     """A number that triggers keep: rows in the outbox and quarantine, bytes in the journal."""
 
@@ -147,8 +280,8 @@ class Counter(SQLModel, table=True):
 
 
 EDGE_TABLES = (
-    "outbox", "quarantine", "journal_segment", "live_call", "gap", "source_place", "source_reject",
-    "coverage", "counter",
+    "outbox", "quarantine", "call_receipt", "centre", "journal_segment", "live_call", "gap", "source_place",
+    "source_reject", "coverage", "counter",
 )  # fmt: skip
 STORE_TABLES = frozenset(SHARED_TABLES) | frozenset(EDGE_TABLES)
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import inspect
@@ -11,7 +12,7 @@ from agent.store.outbox import SqliteOutbox
 from agent.store.writer import FinishedCall, Group, Writer
 from sync.errors import OutboxUnavailable
 from sync.models import Call
-from sync.outbox import Backlog, Outbox
+from sync.outbox import Backlog, Outbox, Standing
 from sync.records import Batch, CallRecord, Receipt, RecordReceipt, Verdict
 from tests.integration.store.facts import LATER, START, call, row, sid, task
 
@@ -27,6 +28,14 @@ def _receipt(batch: Batch | None, verdict: Verdict = Verdict.ACCEPTED) -> Receip
     return Receipt(
         [RecordReceipt(one.call_sid, one.revision, verdict, code, code and "too odd") for one in batch.records]
     )
+
+
+async def _batch(outbox: SqliteOutbox, *, limit: int) -> Batch | None:
+    """The next batch, on whose way nobody waits."""
+    batch = await outbox.next_batch(limit=limit)
+    if batch is not None:
+        outbox.release(batch)
+    return batch
 
 
 def _numbers(batch: Batch | None) -> Sequence[int]:
@@ -46,7 +55,7 @@ def test_it_is_the_outbox_the_syncer_knows(outbox: SqliteOutbox) -> None:
 
 
 async def test_an_empty_outbox_has_no_batch(outbox: SqliteOutbox) -> None:
-    assert await outbox.next_batch(limit=10) is None
+    assert await _batch(outbox, limit=10) is None
     assert await outbox.backlog() == Backlog(records=0, oldest_at=None, quarantined=0)
     await outbox.settle(Receipt([]))
 
@@ -55,7 +64,7 @@ async def test_a_record_tells_all_of_its_call(outbox: SqliteOutbox, writer: Writ
     told = row(1, caller_name="Çağrı", transferred=True, end_estimated=True)
     await writer.commit(Group(finished=[FinishedCall(told, "acme", [task("a", step=1)], [{"text": "ğ"}])]))
 
-    batch = await outbox.next_batch(limit=10)
+    batch = await _batch(outbox, limit=10)
 
     assert batch is not None
     (record,) = batch.records
@@ -76,7 +85,7 @@ async def test_children_come_in_their_order(outbox: SqliteOutbox, writer: Writer
     said = [{"n": number} for number in range(30)]
     await writer.commit(Group(finished=[call(1, tasks=[task("b"), task("a")], interactions=said)]))
 
-    batch = await outbox.next_batch(limit=1)
+    batch = await _batch(outbox, limit=1)
 
     assert batch is not None
     assert [one["data"] for one in json.loads(batch.records[0].interactions)] == said
@@ -91,17 +100,17 @@ def test_a_record_has_a_place_for_every_column_of_a_call() -> None:
 
 @pytest.mark.usefixtures("ten_waiting")
 async def test_reading_takes_nothing_away(outbox: SqliteOutbox) -> None:
-    assert await outbox.next_batch(limit=10) == await outbox.next_batch(limit=10)
+    assert await _batch(outbox, limit=10) == await _batch(outbox, limit=10)
 
 
 @pytest.mark.usefixtures("ten_waiting")
 async def test_what_fits_goes_in_the_order_it_came(outbox: SqliteOutbox) -> None:
-    assert _numbers(await outbox.next_batch(limit=10)) == list(range(10))
+    assert _numbers(await _batch(outbox, limit=10)) == list(range(10))
 
 
 @pytest.mark.usefixtures("ten_waiting")
 async def test_a_quarter_of_a_batch_is_for_the_freshest_while_more_waits(outbox: SqliteOutbox) -> None:
-    batch = await outbox.next_batch(limit=8)
+    batch = await _batch(outbox, limit=8)
 
     assert _numbers(batch) == [0, 1, 2, 3, 4, 5, 8, 9]
     assert batch is not None
@@ -112,7 +121,7 @@ async def test_a_quarter_of_a_batch_is_for_the_freshest_while_more_waits(outbox:
 @pytest.mark.parametrize("limit", range(1, 12))
 async def test_whatever_the_limit_every_call_goes_once(outbox: SqliteOutbox, limit: int) -> None:
     seen: list[int] = []
-    while batch := await outbox.next_batch(limit=limit):
+    while batch := await _batch(outbox, limit=limit):
         assert len(batch.records) <= limit
         seen += _numbers(batch)
         await outbox.settle(_receipt(batch))
@@ -123,23 +132,23 @@ async def test_whatever_the_limit_every_call_goes_once(outbox: SqliteOutbox, lim
 @pytest.mark.usefixtures("ten_waiting")
 @pytest.mark.parametrize("verdict", [Verdict.ACCEPTED, Verdict.SUPERSEDED])
 async def test_what_the_centre_has_waits_no_more(outbox: SqliteOutbox, verdict: Verdict) -> None:
-    receipt = _receipt(await outbox.next_batch(limit=8), verdict)
+    receipt = _receipt(await _batch(outbox, limit=8), verdict)
 
     await outbox.settle(receipt)
     await outbox.settle(receipt)
 
-    assert _numbers(await outbox.next_batch(limit=8)) == [6, 7]
+    assert _numbers(await _batch(outbox, limit=8)) == [6, 7]
     assert (await outbox.backlog()).records == 2
 
 
 async def test_a_revision_that_came_meanwhile_still_waits(outbox: SqliteOutbox, writer: Writer) -> None:
     await writer.commit(Group(finished=[call(1)]))
-    receipt = _receipt(await outbox.next_batch(limit=1))
+    receipt = _receipt(await _batch(outbox, limit=1))
     await writer.commit(Group(finished=[call(1, hangup_cause=17)]))
 
     await outbox.settle(receipt)
 
-    batch = await outbox.next_batch(limit=1)
+    batch = await _batch(outbox, limit=1)
     assert batch is not None
     assert [(one.call_sid, one.revision, one.hangup_cause) for one in batch.records] == [(sid(1), 2, 17)]
 
@@ -147,16 +156,16 @@ async def test_a_revision_that_came_meanwhile_still_waits(outbox: SqliteOutbox, 
 async def test_a_refused_call_stands_aside_with_the_reason(outbox: SqliteOutbox, writer: Writer, store: Store) -> None:
     await writer.commit(Group(finished=[call(1), call(2)]))
 
-    await outbox.settle(_receipt(await outbox.next_batch(limit=1), Verdict.REJECTED))
+    await outbox.settle(_receipt(await _batch(outbox, limit=1), Verdict.REJECTED))
 
-    assert _numbers(await outbox.next_batch(limit=10)) == [2]
+    assert _numbers(await _batch(outbox, limit=10)) == [2]
     assert await outbox.backlog() == Backlog(records=1, oldest_at=LATER, quarantined=1)
     assert await _set_aside(store) == [(sid(1), 1, "23514", "too odd")]
 
 
 async def test_refusing_an_old_revision_does_not_hold_up_the_new_one(outbox: SqliteOutbox, writer: Writer) -> None:
     await writer.commit(Group(finished=[call(1)]))
-    receipt = _receipt(await outbox.next_batch(limit=1), Verdict.REJECTED)
+    receipt = _receipt(await _batch(outbox, limit=1), Verdict.REJECTED)
     await writer.commit(Group(finished=[call(1, hangup_cause=17)]))
 
     await outbox.settle(receipt)
@@ -166,11 +175,11 @@ async def test_refusing_an_old_revision_does_not_hold_up_the_new_one(outbox: Sql
 
 async def test_a_newer_revision_of_a_refused_call_goes_out_and_clears_it(outbox: SqliteOutbox, writer: Writer) -> None:
     await writer.commit(Group(finished=[call(1)]))
-    await outbox.settle(_receipt(await outbox.next_batch(limit=1), Verdict.REJECTED))
+    await outbox.settle(_receipt(await _batch(outbox, limit=1), Verdict.REJECTED))
     await writer.commit(Group(finished=[call(1, hangup_cause=17)]))
     assert (await outbox.backlog()).quarantined == 1
 
-    await outbox.settle(_receipt(await outbox.next_batch(limit=1)))
+    await outbox.settle(_receipt(await _batch(outbox, limit=1)))
 
     assert await outbox.backlog() == Backlog(records=0, oldest_at=None, quarantined=0)
 
@@ -179,10 +188,10 @@ async def test_a_newer_revision_refused_too_is_one_entry_with_the_newer_reason(
     outbox: SqliteOutbox, writer: Writer, store: Store
 ) -> None:
     await writer.commit(Group(finished=[call(1)]))
-    await outbox.settle(_receipt(await outbox.next_batch(limit=1), Verdict.REJECTED))
+    await outbox.settle(_receipt(await _batch(outbox, limit=1), Verdict.REJECTED))
     await writer.commit(Group(finished=[call(1, hangup_cause=17)]))
 
-    await outbox.settle(_receipt(await outbox.next_batch(limit=1), Verdict.REJECTED))
+    await outbox.settle(_receipt(await _batch(outbox, limit=1), Verdict.REJECTED))
 
     assert await _set_aside(store) == [(sid(1), 2, "23514", "too odd")]
     assert (await outbox.backlog()).quarantined == 1
@@ -190,12 +199,12 @@ async def test_a_newer_revision_refused_too_is_one_entry_with_the_newer_reason(
 
 @pytest.mark.usefixtures("ten_waiting")
 async def test_refused_calls_wait_again_when_asked_for(outbox: SqliteOutbox) -> None:
-    await outbox.settle(_receipt(await outbox.next_batch(limit=10), Verdict.REJECTED))
+    await outbox.settle(_receipt(await _batch(outbox, limit=10), Verdict.REJECTED))
 
     assert await outbox.retry(sid(3)) == 1
     assert await outbox.retry(sid(3)) == 0
     assert await outbox.retry("nobody") == 0
-    assert _numbers(await outbox.next_batch(limit=10)) == [3]
+    assert _numbers(await _batch(outbox, limit=10)) == [3]
     assert await outbox.retry() == 9
     assert await outbox.backlog() == Backlog(records=10, oldest_at=LATER, quarantined=0)
 
@@ -204,7 +213,7 @@ async def test_retrying_a_call_whose_newer_revision_waits_does_not_double_it(
     outbox: SqliteOutbox, writer: Writer
 ) -> None:
     await writer.commit(Group(finished=[call(1)]))
-    await outbox.settle(_receipt(await outbox.next_batch(limit=1), Verdict.REJECTED))
+    await outbox.settle(_receipt(await _batch(outbox, limit=1), Verdict.REJECTED))
     await writer.commit(Group(finished=[call(1, hangup_cause=17)]))
 
     assert await outbox.retry() == 1
@@ -229,8 +238,8 @@ async def test_an_unsent_call_cannot_be_deleted(store: Store) -> None:
 
 @pytest.mark.usefixtures("ten_waiting")
 async def test_counts_are_those_of_the_rows(store: Store, outbox: SqliteOutbox) -> None:
-    await outbox.settle(_receipt(await outbox.next_batch(limit=4), Verdict.REJECTED))
-    await outbox.settle(_receipt(await outbox.next_batch(limit=4)))
+    await outbox.settle(_receipt(await _batch(outbox, limit=4), Verdict.REJECTED))
+    await outbox.settle(_receipt(await _batch(outbox, limit=4)))
     await store.connection.transact(lambda c: c.execute("DELETE FROM outbox WHERE sequence = 7"))
 
     backlog = await outbox.backlog()
@@ -244,10 +253,131 @@ async def test_counts_are_those_of_the_rows(store: Store, outbox: SqliteOutbox) 
 async def test_a_local_database_that_cannot_be_used_is_told_in_the_syncers_own_word(
     outbox: SqliteOutbox, store: Store, ten_waiting: None
 ) -> None:
-    batch = await outbox.next_batch(limit=10)
+    batch = await _batch(outbox, limit=10)
     await store.connection.run(lambda connection: connection.execute("PRAGMA query_only = ON"))
     with pytest.raises(OutboxUnavailable):
         await outbox.settle(_receipt(batch))
     await store.connection.run(lambda connection: connection.execute("PRAGMA query_only = OFF"))
     await outbox.settle(_receipt(batch))
     assert (await outbox.backlog()).records == 0
+
+
+async def test_batches_under_way_share_no_call_and_the_freshest_go_with_each(
+    outbox: SqliteOutbox, ten_waiting: None
+) -> None:
+    first = await outbox.next_batch(limit=4)
+    second = await outbox.next_batch(limit=4)
+    third = await outbox.next_batch(limit=4)
+
+    assert _numbers(first) == [0, 1, 2, 9]
+    assert _numbers(second) == [3, 4, 5, 8]
+    assert _numbers(third) == [6, 7]
+    assert await outbox.next_batch(limit=4) is None
+    assert first is not None
+    outbox.release(first)
+    assert _numbers(await outbox.next_batch(limit=4)) == [0, 1, 2, 9]
+
+
+async def test_a_revision_of_a_call_on_its_way_waits_until_that_has_arrived(
+    outbox: SqliteOutbox, writer: Writer
+) -> None:
+    await writer.commit(Group(finished=[call(1)]))
+    batch = await outbox.next_batch(limit=10)
+    assert batch is not None
+    await writer.commit(Group(finished=[call(1, caller_name="Other")]))
+
+    assert await outbox.next_batch(limit=10) is None
+    await outbox.settle(_receipt(batch))
+    outbox.release(batch)
+    again = await outbox.next_batch(limit=10)
+    assert again is not None
+    assert [record.revision for record in again.records] == [2]
+
+
+async def _confirmed(outbox: SqliteOutbox, *, number: int, limit: int) -> None:
+    batch = await outbox.next_batch(limit=limit)
+    assert batch is not None
+    await outbox.settle(replace(_receipt(batch), number=number))
+    outbox.release(batch)
+
+
+async def test_calls_confirmed_by_receipts_that_the_centre_has_lost_wait_again(
+    outbox: SqliteOutbox, ten_waiting: None
+) -> None:
+    for number, limit in ((1, 3), (2, 3), (3, 4)):
+        await _confirmed(outbox, number=number, limit=limit)
+    assert (await outbox.standing()).receipts == 3
+    assert (await outbox.backlog()).records == 0
+
+    assert [await outbox.refill(after=1), await outbox.refill(after=1)] == [7, 0]
+
+    assert (await outbox.backlog()).records == 7
+    assert 0 not in _numbers(await outbox.next_batch(limit=10))
+
+
+async def test_another_centre_is_given_all_but_what_is_set_aside_and_nothing_waits_twice(
+    outbox: SqliteOutbox, ten_waiting: None, writer: Writer
+) -> None:
+    batch = await _batch(outbox, limit=3)
+    await outbox.settle(_receipt(batch, Verdict.REJECTED))
+    await _confirmed(outbox, number=1, limit=3)
+    await writer.commit(Group(finished=[call(3, caller_name="Amended after it was sent")]))
+
+    while await outbox.refill(after=-1):
+        pass
+
+    assert (await outbox.backlog()).records == 7
+    assert (await outbox.backlog()).quarantined == 3
+
+
+async def test_more_is_refilled_step_by_step(outbox: SqliteOutbox, writer: Writer) -> None:
+    await writer.commit(Group(finished=[call(number) for number in range(1200)]))
+    await _confirmed(outbox, number=1, limit=2000)
+
+    assert [await outbox.refill(after=0) for _ in range(4)] == [500, 500, 200, 0]
+
+
+async def test_a_site_that_was_rebuilt_goes_on_from_the_revision_the_centre_holds(
+    outbox: SqliteOutbox, writer: Writer, store: Store
+) -> None:
+    await writer.commit(Group(finished=[call(1)]))
+    batch = await _batch(outbox, limit=1)
+    assert batch is not None
+    held = RecordReceipt(sid(1), 1, Verdict.SUPERSEDED, held_revision=3)
+
+    await outbox.settle(Receipt([held], number=1))
+    assert await _revisions(store) == [(3,)]
+    await writer.commit(Group(finished=[call(1, caller_name="Learned later")]))
+
+    again = await _batch(outbox, limit=1)
+    assert again is not None
+    assert [record.revision for record in again.records] == [4]
+
+
+async def test_so_does_what_was_learned_while_the_answer_was_on_its_way(
+    outbox: SqliteOutbox, writer: Writer, store: Store
+) -> None:
+    await writer.commit(Group(finished=[call(1)]))
+    assert await _batch(outbox, limit=1) is not None
+    await writer.commit(Group(finished=[call(1, caller_name="Learned meanwhile")]))
+
+    await outbox.settle(Receipt([RecordReceipt(sid(1), 1, Verdict.SUPERSEDED, held_revision=3)], number=1))
+
+    again = await _batch(outbox, limit=1)
+    assert again is not None
+    assert [(record.revision, record.caller_name) for record in again.records] == [(4, "Learned meanwhile")]
+    await outbox.settle(_receipt(again))
+    assert (await outbox.backlog()).records == 0
+
+
+async def _revisions(store: Store) -> list[tuple[object, ...]]:
+    return await store.reader.run(lambda connection: connection.execute("SELECT revision FROM call").fetchall())
+
+
+async def test_the_standing_with_the_centre_is_remembered(outbox: SqliteOutbox) -> None:
+    assert await outbox.standing() == Standing()
+
+    await outbox.keep_standing(Standing("a-centre", "1.token", 7))
+
+    assert await outbox.standing() == Standing("a-centre", "1.token", 7)
+    assert "token" not in repr(await outbox.standing())

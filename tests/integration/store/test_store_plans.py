@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy.dialects import sqlite
 
-from agent.store import history, journal, outbox
+from agent.store import history, journal, outbox, receipts
 from agent.store.engine import Store
 from agent.store.repository import unassigned_query
 from sync.models import Call
@@ -26,6 +26,9 @@ async def _plan(store: Store, query: str) -> str:
         "SELECT enqueued_at FROM outbox ORDER BY sequence LIMIT 1",
         outbox._TAKE_AWAY,
         outbox._CLEAR,
+        receipts.LOST,
+        receipts.SEND_AGAIN,
+        receipts._KEEP,
         history.SEGMENTS,
         history.OLDEST,
         history.NEWEST,

@@ -26,7 +26,7 @@ def _probe(directory: Path, *, damage: str | None = None) -> Probe:
     settings = read(directory, GOOD).model_copy(update={"state_directory": directory / "gone"})
     return Probe(
         settings, version="1", tracker=tracker, lines=[], live_feed=live, syncer=None, repository=repository,
-        outbox=outbox, jobs=jobs,
+        outbox=outbox, jobs=jobs, tally=outbox,
     )  # fmt: skip
 
 

@@ -80,9 +80,7 @@ def test_a_mistake_in_a_variable_is_told_with_its_name(
 ) -> None:
     told = complaints(tmp_path, GOOD, {f"SENTIRIC_EDGE_{variable}": value})
     if complaint is None:
-        assert told == [
-            'FILE: central.url: missing: write for example url = "postgresql://edge@central.example:5432/sentiric"'
-        ]
+        assert told == ['FILE: central.url: missing: write for example url = "https://hub.example"']
     else:
         assert told == [f"environment SENTIRIC_EDGE_{variable}: {complaint}"]
 

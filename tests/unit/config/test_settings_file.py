@@ -145,9 +145,25 @@ def test_every_mistake_is_told_at_once_on_a_line_of_its_own(tmp_path: Path) -> N
         ),
         (
             "[central]\n",
-            'FILE: central.url: missing: write for example url = "postgresql://edge@central.example:5432/sentiric"',
+            'FILE: central.url: missing: write for example url = "https://hub.example"',
         ),
-        ('[central]\nurl = "http://x"\n', "FILE: central.url: use postgresql://user@host:5432/database"),
+        (
+            '[central]\nurl = "http://x"\n',
+            "FILE: central.url: http:// is for this machine only, since it protects nothing; use https://",
+        ),
+        (
+            '[central]\nurl = "ftp://x"\n',
+            "FILE: central.url: use https://hub.example, or postgresql://user@host:5432/database",
+        ),
+        (
+            '[central]\nurl = "https://x"\nproxy = "http://user@proxy:3128"\n',
+            'FILE: central.proxy: use http://proxy.example:3128, or "none"; user and password belong into the '
+            "environment's HTTPS_PROXY",
+        ),
+        (
+            '[central]\nurl = "https://x"\npassword = "p"\n',
+            "FILE: central: a hub asks for a credential; leave password away",
+        ),
         (
             '[live]\nurl = "unix://"\n',
             "FILE: live.url: use memory://, redis://host:port/0, rediss://host:port/0 or unix:///path/to/socket",

@@ -4,16 +4,26 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from config.settings import CentralSettings
 from sync.backoff import Backoff
-from sync.errors import OutboxUnavailable, UplinkRefused, UplinkUnavailable
+from sync.errors import (
+    BatchTooLarge,
+    CentreBehind,
+    Fenced,
+    LeaseHeld,
+    OutboxUnavailable,
+    UplinkRefused,
+    UplinkUnavailable,
+)
+from sync.outbox import Standing
 from sync.records import Batch, Receipt, RecordReceipt, Verdict
 from sync.syncer import Syncer, SyncState
-from tests.fakes_sync import FakeUplink, MemoryOutbox, a_record, accept_all, reject_all
+from tests.fakes_sync import IDENTITY, WELCOME, FakeUplink, MemoryOutbox, a_record, accept_all, reject_all
 
 AWAY = UplinkUnavailable("the centre does not answer")
 REFUSED = UplinkRefused("check user name and password")
@@ -23,7 +33,7 @@ def a_syncer(outbox: MemoryOutbox, uplink: FakeUplink, *, backoff: Backoff | Non
     # Any: whatever fields the section has
     values = {"url": "postgresql://site@centre/calls", "interval_seconds": 3600} | changes
     quick = Backoff(maximum=0.01, initial=0.01, stable_seconds=0)
-    return Syncer(outbox, uplink, CentralSettings.model_validate(values), backoff=backoff or quick)
+    return Syncer(outbox, uplink, CentralSettings.model_validate(values), identity=IDENTITY, backoff=backoff or quick)
 
 
 @asynccontextmanager
@@ -349,18 +359,20 @@ async def test_a_cancellation_in_mid_send_takes_nothing_from_the_outbox() -> Non
 async def test_a_bug_is_not_swallowed() -> None:
     outbox, uplink = MemoryOutbox(a_record()), FakeUplink(KeyError("bug"))
 
-    with pytest.raises(KeyError):
+    with pytest.raises(ExceptionGroup) as caught:
         await a_syncer(outbox, uplink).run()
+
+    assert caught.group_contains(KeyError)
 
 
 async def test_a_closed_way_is_known_at_the_start_although_nothing_waits() -> None:
     uplink = FakeUplink()
-    uplink.check_fault = REFUSED
+    uplink.greet_fault = REFUSED
     syncer = a_syncer(MemoryOutbox(), uplink)
     async with running(syncer):
         await until(lambda: syncer.status.state is SyncState.PAUSED)
         assert syncer.status.last_error == str(REFUSED)
-        uplink.check_fault = None
+        uplink.greet_fault = None
         syncer.wake_now()
         await until(lambda: syncer.status.state is SyncState.IDLE)
 
@@ -369,10 +381,10 @@ async def test_an_operators_wish_tries_the_way_although_nothing_waits_and_the_ti
     uplink = FakeUplink()
     syncer = a_syncer(MemoryOutbox(), uplink)
     async with running(syncer):
-        await until(lambda: uplink.checks == 1)
+        await until(lambda: len(uplink.greetings) == 1)
         syncer.wake()
         syncer.wake_now()
-        await until(lambda: uplink.checks == 2)
+        await until(lambda: len(uplink.greetings) == 2)
 
 
 async def test_calls_of_a_tenant_the_centre_does_not_know_stop_nobody_elses() -> None:
@@ -395,3 +407,131 @@ async def test_calls_of_a_tenant_the_centre_does_not_know_stop_nobody_elses() ->
         outbox.add(a_record(31))
         syncer.wake()
         await until(lambda: syncer.status.sent == 2)
+
+
+def numbered(number: int) -> Callable[[Batch], Receipt]:
+    """Every record is accepted, in a receipt of this number."""
+    return lambda batch: replace(accept_all(batch), number=number)
+
+
+async def test_it_greets_first_and_shows_its_lease_with_every_batch() -> None:
+    outbox, uplink = MemoryOutbox(a_record()), FakeUplink()
+    outbox.kept = Standing("a-centre", "0.old", 7)
+    uplink.welcome = replace(WELCOME, receipts=9)
+
+    async with running(a_syncer(outbox, uplink)):
+        await until(lambda: not outbox.waiting)
+
+    (greeting,) = uplink.greetings
+    (batch,) = uplink.batches
+    assert (greeting.site, greeting.holder, greeting.lease) == ("istanbul", "a-holder", "0.old")
+    assert (batch.holder, batch.lease, batch.receipts) == ("a-holder", "1.token", 9)
+    assert outbox.kept == Standing("a-centre", "1.token", 9)
+
+
+async def test_an_idle_site_renews_its_lease_every_third_of_its_time() -> None:
+    uplink = FakeUplink()
+    uplink.welcome = replace(WELCOME, lease_seconds=0.1)  # taken for the shortest there is, 3 s
+
+    async with running(a_syncer(MemoryOutbox(), uplink)):
+        await until(lambda: len(uplink.greetings) == 2)
+
+
+async def test_after_trouble_it_greets_again_before_it_sends() -> None:
+    outbox, uplink = MemoryOutbox(a_record()), FakeUplink(AWAY)
+
+    async with running(a_syncer(outbox, uplink)):
+        await until(lambda: not outbox.waiting)
+
+    assert (len(uplink.greetings), len(uplink.batches)) == (2, 2)
+
+
+async def test_a_centre_restored_from_a_backup_is_given_what_it_lost_and_no_more() -> None:
+    outbox = MemoryOutbox(*(a_record(number) for number in range(10)))
+    uplink = FakeUplink(numbered(1), numbered(2), numbered(3))
+    syncer = a_syncer(outbox, uplink, batch_records=4)
+
+    async with running(syncer):
+        await until(lambda: not outbox.waiting)
+        uplink.answers.append(CentreBehind("the centre has given 1 receipt"))
+        uplink.welcome = replace(WELCOME, receipts=1)
+        outbox.add(a_record(10))
+        syncer.wake()
+        await until(lambda: syncer.status.sent == 17)
+
+    assert sorted(record.call_sid for batch in uplink.batches[4:] for record in batch.records) == sorted(
+        a_record(number).call_sid for number in range(4, 11)
+    )
+    assert syncer.status.refilled == 6
+    assert syncer.status.last_error is None
+
+
+async def test_another_centre_is_given_everything() -> None:
+    outbox, uplink = MemoryOutbox(a_record(1), a_record(2)), FakeUplink(numbered(1))
+    syncer = a_syncer(outbox, uplink)
+
+    async with running(syncer):
+        await until(lambda: not outbox.waiting)
+        uplink.welcome = replace(WELCOME, centre="another-centre", receipts=50)
+        syncer.wake_now()
+        await until(lambda: syncer.status.sent == 4)
+
+    assert outbox.kept == Standing("another-centre", "1.token", 50)
+
+
+@pytest.mark.parametrize(
+    ("fault", "state"), [(Fenced("pbx-2 speaks"), SyncState.PAUSED), (LeaseHeld("pbx-2 speaks"), SyncState.WAITING)]
+)
+async def test_another_installation_that_speaks_for_the_site_is_told(fault: Exception, state: SyncState) -> None:
+    outbox, uplink = MemoryOutbox(a_record()), FakeUplink()
+    uplink.greet_fault = fault
+    syncer = a_syncer(outbox, uplink, backoff=Backoff(maximum=300, initial=300))
+
+    async with running(syncer):
+        await until(lambda: syncer.status.last_error is not None)
+        assert (syncer.status.state, syncer.status.is_fenced) == (state, True)
+
+    assert uplink.batches == []
+
+
+async def test_a_batch_that_is_too_large_goes_in_parts_and_a_call_alone_is_set_aside() -> None:
+    giant = a_record(3).call_sid
+
+    async def take_what_is_small(batch: Batch) -> Receipt:
+        if len(batch.records) > 4 or giant in {record.call_sid for record in batch.records}:
+            raise BatchTooLarge("too large")
+        return accept_all(batch)
+
+    outbox, uplink = MemoryOutbox(*(a_record(number) for number in range(8))), FakeUplink()
+    uplink.send = take_what_is_small  # type: ignore[method-assign]
+    syncer = a_syncer(outbox, uplink)
+
+    async with running(syncer):
+        await until(lambda: not outbox.waiting)
+
+    assert {sid: one.code for sid, one in outbox.quarantined.items()} == {giant: "batch_too_large"}
+    assert (syncer.status.sent, syncer.status.last_error) == (7, None)
+
+
+async def test_a_proxy_that_lets_nothing_through_condemns_no_backlog() -> None:
+    outbox, uplink = MemoryOutbox(*(a_record(number) for number in range(64))), FakeUplink()
+    uplink.answers.extend(BatchTooLarge("the proxy takes 1 kB") for _ in range(200))
+    syncer = a_syncer(outbox, uplink)
+
+    async with running(syncer):
+        await until(lambda: syncer.status.state is SyncState.PAUSED)
+
+    assert len(outbox.quarantined) < 20
+
+
+async def test_batches_under_way_together_share_no_call() -> None:
+    outbox, uplink = MemoryOutbox(*(a_record(number) for number in range(400))), FakeUplink()
+    uplink.delay = 0.002
+    syncer = a_syncer(outbox, uplink, batch_records=10)
+
+    async with running(syncer):
+        await until(lambda: not outbox.waiting)
+
+    assert 1 < uplink.most_in_flight <= 4
+    sent = [record.call_sid for batch in uplink.batches for record in batch.records]
+    assert len(sent) == len(set(sent)) == 400

@@ -1,0 +1,94 @@
+"""How much is sent at once: found out by what the line shows, never asked of the operator."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+# A lane more has to bring so much, or it only takes memory at the centre.
+_WORTH_WHILE: Final = 1.15
+# Windows of full batches after which a lane that brought nothing is tried again: lines change over a day.
+_PATIENCE: Final = 50
+_WINDOW_BATCHES: Final = 3
+
+
+class Pace:
+    """`limit` records a batch, `lanes` batches under way. Starts with one lane and full batches.
+
+    A batch that takes longer than `slow_seconds` is made smaller, as is everything after trouble; both grow again
+    while it brings throughput.
+    """
+
+    def __init__(
+        self, *, max_records: int, max_lanes: int, slow_seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._wanted_records = max_records
+        self._max_records = max_records
+        self._max_lanes = max_lanes
+        self._slow_seconds = slow_seconds
+        self._clock = clock
+        self.limit = max_records
+        self._ceiling = max_records  # grows slowly, since a batch that is refused for its size went for nothing
+        self.lanes = 1
+        self._rate_before: float | None = None  # records a second with a lane less
+        self._patience = 0
+        self._window_began: float | None = None
+        self._window_records = 0
+        self._window_batches = 0
+
+    def allow(self, max_records: int) -> None:
+        """The centre takes at most so many records in a batch."""
+        self._max_records = max(1, min(self._wanted_records, max_records))
+        self._ceiling = min(self._ceiling, self._max_records)
+        self.limit = min(self.limit, self._max_records)
+
+    def answered(self, records: int, *, seconds: float, is_full: bool) -> None:
+        """A batch of so many records was answered after so long; `is_full` if more of them waited than fit in."""
+        if seconds > self._slow_seconds:
+            self.limit = max(1, min(self.limit, records) // 2)
+        else:
+            self.limit = min(self.limit * 2, self._ceiling)
+        self._ceiling = min(self._ceiling + max(1, self._ceiling // 10), self._max_records)
+        if is_full:
+            self._measure(records)
+        else:
+            self._window_began = None
+
+    def too_large(self, records: int) -> None:
+        """A batch of so many records was refused for its size."""
+        self._ceiling = max(1, records // 2)
+        self.limit = min(self.limit, self._ceiling)
+
+    def trouble(self) -> None:
+        """The centre did not answer, or wished to be left alone: go on carefully."""
+        self.limit = max(1, self.limit // 2)
+        self.lanes = 1
+        self._rate_before = self._window_began = None
+        self._patience = 0
+
+    def _measure(self, records: int) -> None:
+        now = self._clock()
+        if self._window_began is None:
+            self._begin_window(now)
+            return
+        self._window_records += records
+        self._window_batches += 1
+        if self._window_batches < _WINDOW_BATCHES * self.lanes or now <= self._window_began:
+            return
+        self._decide(self._window_records / (now - self._window_began))
+        self._begin_window(now)
+
+    def _begin_window(self, now: float) -> None:
+        self._window_began, self._window_records, self._window_batches = now, 0, 0
+
+    def _decide(self, rate: float) -> None:
+        if self._patience:
+            self._patience -= 1
+        elif self._rate_before is not None and rate < self._rate_before * _WORTH_WHILE:
+            self.lanes -= 1
+            self._rate_before = None
+            self._patience = _PATIENCE
+        elif self.lanes < self._max_lanes:
+            self._rate_before = rate
+            self.lanes += 1
+        else:
+            self._rate_before = None

@@ -1,0 +1,74 @@
+"""How much is sent at once, on lines whose behaviour is made up."""
+
+from collections.abc import Callable
+
+from sync.pace import Pace
+
+
+def a_pace(clock: Callable[[], float] = lambda: 0.0) -> Pace:
+    return Pace(max_records=1000, max_lanes=4, slow_seconds=10, clock=clock)
+
+
+def driven(rate_of: Callable[[int], float], *, batches: int) -> Pace:
+    """A pace after so many full batches, on a line that carries so many records a second with so many lanes."""
+    now = 0.0
+    pace = Pace(max_records=100, max_lanes=4, slow_seconds=10, clock=lambda: now)
+    for _ in range(batches):
+        now += pace.limit / rate_of(pace.lanes)
+        pace.answered(pace.limit, seconds=0.1, is_full=True)
+    return pace
+
+
+def test_lanes_are_added_while_they_bring_throughput() -> None:
+    assert driven(lambda lanes: 100.0 * lanes, batches=60).lanes == 4
+
+
+def test_a_lane_that_brings_nothing_is_given_up() -> None:
+    assert driven(lambda lanes: 100.0, batches=60).lanes == 1
+    assert driven(lambda lanes: 100.0 * min(lanes, 2), batches=60).lanes == 2
+
+
+def test_short_batches_tell_nothing_about_the_line() -> None:
+    pace = a_pace()
+    for _ in range(100):
+        pace.answered(3, seconds=0.1, is_full=False)
+
+    assert pace.lanes == 1
+
+
+def test_trouble_makes_it_careful() -> None:
+    pace = driven(lambda lanes: 100.0 * lanes, batches=60)
+    pace.trouble()
+
+    assert (pace.lanes, pace.limit) == (1, 50)
+
+
+def test_a_slow_answer_makes_batches_smaller_before_one_takes_too_long() -> None:
+    pace = a_pace()
+    pace.answered(1000, seconds=12, is_full=True)
+    assert pace.limit == 500
+
+    pace.answered(500, seconds=6, is_full=True)
+    assert pace.limit == 1000
+
+
+def test_what_was_too_large_is_approached_slowly() -> None:
+    pace = a_pace()
+    pace.too_large(1000)
+    limits = []
+    for _ in range(4):
+        pace.answered(pace.limit, seconds=0.1, is_full=True)
+        limits.append(pace.limit)
+
+    assert limits == [500, 550, 605, 665]
+
+
+def test_the_centre_s_own_limit_holds() -> None:
+    pace = a_pace()
+    pace.allow(200)
+    for _ in range(5):
+        pace.answered(200, seconds=0.1, is_full=True)
+    assert pace.limit == 200
+
+    pace.allow(0)
+    assert pace.limit == 1
