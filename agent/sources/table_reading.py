@@ -78,7 +78,7 @@ class ByNumber:
         self._clock = clock
         self._since = since
         self._number = quoted(layout.number.name)
-        self._is_begun = told is not None
+        self.is_begun = told is not None  # else it is not known yet where that is
         self.place = IdPlace.from_json(told) if told is not None else IdPlace()
 
     def read(self, connection: ReadOnly) -> Found:
@@ -86,12 +86,12 @@ class ByNumber:
         notes = []
         layout = self._layout
         highest = number_of(connection.rows(f"SELECT MAX({self._number}) FROM {layout.table}")[0][0])  # noqa: S608 - quoted
-        if not self._is_begun or (highest is not None and highest < self.place.last):
-            if self._is_begun:
+        if not self.is_begun or (highest is not None and highest < self.place.last):
+            if self.is_begun:
                 name = layout.table.replace("`", "")
                 notes.append(f"the rows of {name} are numbered anew; it is read from its beginning")
             self.place = IdPlace(self._first(connection, highest or 0) - 1)
-            self._is_begun = True
+            self.is_begun = True
         missing = sorted(self.place.missing)[:LATE_NUMBERS]
         late = f"{self._number} IN ({', '.join(map(str, missing))}) OR " if missing else ""
         rows = connection.rows(
@@ -147,6 +147,7 @@ class ByLedger:
         self._monotonic = monotonic
         columns = LedgerColumns(start, layout.index("duration"), layout.index("sequence"))
         self._ledger = Ledger(columns, begun=begun, told=told)
+        self.is_begun = True
         self._time = quoted(layout.time.name)
         self._groups: deque[Group] = deque()
         self._swept_at: float | None = None

@@ -80,7 +80,7 @@ class Table:
             except (ValueError, OverflowError) as exc:  # a count that is no number, a day that is none
                 self._disconnect()
                 found, trouble = Found(), f"{self._address.server} tells what no table can hold: {exc}"
-            place = self._reader.place if self._reader is not None else None
+            place = self._reader.place if self._reader is not None and self._reader.is_begun else None
             seconds = self._monotonic() - self._asked_at if self._asked_at is not None else 0.0
             rest = seconds if found.rows else _SHARE * seconds
             return Batch(place, tuple(found.rows), found.is_at_end, trouble, tuple(found.notes), rest)

@@ -594,6 +594,24 @@ def test_a_server_that_does_not_answer_is_given_up(
     assert table.read().trouble is None
 
 
+def test_a_table_has_no_place_before_it_is_known_where_reading_begins(
+    mariadb: MariaDb, open_table: Callable[..., Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = ReadOnly.rows
+
+    def refuse(self: ReadOnly, query: str, *values: str | int) -> list[tuple[bytes | None, ...]]:
+        if "MAX(" in query:
+            raise TableTrouble("the server went away")
+        return ask(self, query, *values)
+
+    mariadb.insert("cel", [cel(1, NOON - timedelta(days=2)), cel(2)])
+    table = open_table("cel", since=NOW - timedelta(days=1))
+    with monkeypatch.context() as patched:
+        patched.setattr(ReadOnly, "rows", refuse)
+        assert table.read().place is None
+    assert channels(rest(table)) == ["1795348800.2"]
+
+
 def test_a_server_that_says_nonsense_is_told_and_ends_nothing(
     mariadb: MariaDb, open_table: Callable[..., Table]
 ) -> None:
