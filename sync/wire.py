@@ -39,22 +39,30 @@ class Enrolled:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptAnswer:
+    """Verdicts on a batch, and the number of its receipt."""
+
     receipt: int
     verdicts: list[RecordReceipt]
 
 
 @dataclass(frozen=True, slots=True)
 class DaysAnswer:
+    """The centre's days."""
+
     days: list[DayDigest]
 
 
 @dataclass(frozen=True, slots=True)
 class CallsAnswer:
+    """A page of the centre's calls of a day."""
+
     calls: list[HeldCall]
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialAnswer:
+    """A new credential."""
+
     credential: str
 
     def __repr__(self) -> str:

@@ -1,0 +1,66 @@
+"""uvicorn's HTTP/1.1 with bounds it lacks: on connections, and on the time until a request's headers are there."""
+
+import asyncio
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from sync.hub.limits import Limits
+
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
+    b"Content-Type: application/problem+json\r\nContent-Length: 77\r\n\r\n"
+    b'{"title":"Service Unavailable","status":503,"code":"busy","detail":"too many"}'
+)
+
+
+def bounded_protocol(limits: Limits) -> type[H11Protocol]:
+    """The protocol class for a server with these limits.
+
+    A connection that has no request under way for `header_seconds` after its first byte, or after it was made, is cut.
+    So is one that goes on sending a body when its answer has long been given.
+    """
+
+    class Bounded(H11Protocol):
+        _deadline: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+            super().connection_made(transport)
+            if len(self.connections) > limits.connections:
+                transport.write(_FULL)
+                transport.close()
+                return
+            self._arm()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.cycle is None or self.cycle.response_complete:
+                self._arm()
+            else:
+                self._disarm()
+
+        def on_response_complete(self) -> None:
+            # uvicorn's own timer runs from here until the next byte.
+            self._disarm()
+            super().on_response_complete()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._disarm()
+            super().connection_lost(exc)
+
+        def _arm(self) -> None:
+            if self._deadline is None:
+                self._deadline = self.loop.call_later(limits.header_seconds, self._cut)
+
+        def _disarm(self) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+
+        def _cut(self) -> None:
+            if not self.transport.is_closing():
+                self.transport.abort()
+
+        def _unsupported_upgrade_warning(self) -> None:
+            """Nobody needs to know that somebody asked for WebSockets."""
+
+    return Bounded
