@@ -120,9 +120,10 @@ class Leg:
 
 def iso_text(moment: datetime | None) -> str | None:
     """A moment as it stands in legs and timeline."""
-    if moment is None or moment.tzinfo is not UTC or not moment.microsecond:
+    if moment is None or moment.tzinfo is not UTC:
         return moment.isoformat(timespec="microseconds") if moment else None
-    return orjson.dumps(moment)[1:33].decode()  # the same, in a sixth of the time
+    text = orjson.dumps(moment)[1:33].decode()  # the same, in a sixth of the time
+    return text if moment.microsecond else f"{text[:19]}.000000+00:00"
 
 
 def seconds_between(start: datetime, end: datetime) -> float:

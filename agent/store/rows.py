@@ -49,9 +49,10 @@ _NUL_IN_JSON = b"\\u0000"  # a backslash before it may be escaped itself: then t
 
 def moment_text(value: datetime) -> str:
     """A moment as `UtcDateTime` has SQLite store it. Raises ValueError without a time zone."""
-    if value.tzinfo is UTC and value.microsecond:
+    if value.tzinfo is UTC:
         # orjson prints a moment six times as fast as isoformat: "2026-11-22T09:00:00.123456+00:00" in quotes.
-        return orjson.dumps(value)[1:27].decode().replace("T", " ")
+        text = orjson.dumps(value)[1:27].decode().replace("T", " ")
+        return text if value.microsecond else f"{text[:19]}.000000"
     if value.tzinfo is None:
         raise ValueError(f"the moment {value} has no time zone; use aware UTC datetimes")
     return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")

@@ -50,6 +50,9 @@ _DIAL_STATUS: Final = {
 _presentation: Final = lru_cache(maxsize=16_384)(presentation)
 
 
+_text_of: Final = lru_cache(maxsize=64)(iso_text)  # the legs of a call share their moments
+
+
 @lru_cache(maxsize=32_768)
 def _e164(plan: NumberPlan, number: str | None, *, dialled: bool = False) -> str | None:
     return plan.e164(number, dialled=dialled)
@@ -82,9 +85,9 @@ class _Leg:
             "exten": self.exten,
             "accountcode": self.accountcode,
             "dial_status": self.dial_status,
-            "start_time": iso_text(self.start),
-            "answer_time": iso_text(self.answer),
-            "end_time": iso_text(self.end),
+            "start_time": _text_of(self.start),
+            "answer_time": _text_of(self.answer),
+            "end_time": _text_of(self.end),
             "talk_seconds": round(self.talk, 3),
         }
         told = {name: value for name, value in facts.items() if value is not None and value != ""}
