@@ -1,7 +1,9 @@
 """Tables of a real MariaDB that are followed into a real database, whatever stops the reader or the server."""
 
 import csv
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,13 +12,16 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from agent.calls.rules import CallRules
+from agent.calls.tenancy import Assignment
 from agent.sources.mariadb import address_of
+from agent.sources.opening import PbxSources, opener
 from agent.sources.source import Source
 from agent.sources.table_layout import TableKind
 from agent.sources.tables import WINDOW, Table
 from agent.store.engine import open_store
 from agent.store.writer import Group, Writer
-from config.settings import SourceKind, SourceSettings
+from config.settings import AsteriskSettings, SourceKind, SourceSettings
 from tests.integration.sources.world import MINUTE, NINE, SETTLE, World, heard
 from tests.mariadb_server import DATABASE, READER, READER_PASSWORD, MariaDb
 from tests.pbx.record import WIRE
@@ -193,6 +198,63 @@ async def test_rows_of_cel_tell_a_call_across_crashes(world: TableWorld, pauses:
     await world.run()
     query = "SELECT call_sid, source, revision, answered_by, disposition FROM call"
     assert await world.rows(query) == [("s:main:1795366591.39", "cel", 1, "102", "answered")]
+
+
+class SqliteWorld(World):
+    """A source that is a SQLite file of cdr_sqlite3_custom."""
+
+    def settings(self) -> SourceSettings:
+        return SourceSettings(kind=SourceKind.CDR_SQLITE, path=self.file, settle_seconds=SETTLE)
+
+    def opened(self, told: dict[str, Any] | None, since: datetime) -> Source:
+        return opener(self.settings(), of_pbx())(told, since)
+
+    def insert(self, *numbers: int) -> None:
+        with closing(sqlite3.connect(self.file, isolation_level=None)) as connection:
+            columns = ", ".join(row(0))
+            connection.execute(f"CREATE TABLE IF NOT EXISTS cdr (AcctId INTEGER PRIMARY KEY, {columns})")
+            for number in numbers:
+                values = [str(value) for value in row(number).values()]
+                connection.execute(f"INSERT INTO cdr ({columns}) VALUES ({', '.join('?' * len(values))})", values)
+
+
+@pytest.mark.parametrize("pauses", range(10))
+async def test_a_crash_at_any_time_loses_and_doubles_no_row_of_a_sqlite_file(tmp_path: Path, pauses: int) -> None:
+    async with open_store(tmp_path / "edge.db") as store:
+        world = SqliteWorld(tmp_path / "master.db", store, await Writer.over(store.connection))
+        await world.blind(NINE + 10 * MINUTE, NINE + 15 * MINUTE)
+        world.seconds = 600
+        world.steps = [
+            lambda: world.insert(9, 11),
+            lambda: world.insert(12, 13),
+            lambda: world.insert(14, 16),
+        ]
+        for _ in range(6):
+            await world.run(pauses=pauses)
+        follower = await world.run(pauses=40)
+        assert [call[0] for call in await world.calls()] == ["11", "12", "13", "14", "16"]
+        assert await world.rows("SELECT filled_by FROM gap") == [("cdr-sqlite",)]
+        assert follower.status.records == 6
+
+
+def of_pbx() -> PbxSources:
+    """What a follower is told of its PBX, whose clock shows UTC."""
+    pbx = AsteriskSettings(name="main", username="u", time_zone="UTC")
+    return PbxSources(site="s", pbx=pbx, encoding="cp1254", rules=CallRules, assign=lambda _: Assignment("acme"))
+
+
+@pytest.mark.parametrize("kind", [SourceKind.CDR_MARIADB, SourceKind.CEL_MARIADB])
+async def test_the_settings_open_their_table_to_read_it_once(world: TableWorld, kind: SourceKind) -> None:
+    world.kind = kind
+    now = datetime.now(UTC)
+    world.insert(1, 2, calldate=now.replace(tzinfo=None))
+    rows = [each | {"eventtime": now.replace(tzinfo=None)} for each in cel_rows("group_answered")]
+    world.mariadb.insert("cel", rows)
+    source = opener(world.settings(), of_pbx())(None, now - timedelta(hours=1))
+    look = source.read()
+    source.close()
+    assert (look.trouble, look.is_at_end) == (None, True)
+    assert len(look.records) == (2 if kind is SourceKind.CDR_MARIADB else len(rows))
 
 
 def test_a_server_on_this_machine_is_reached_by_its_unix_socket(mariadb: MariaDb) -> None:
