@@ -13,6 +13,7 @@ from typing import Final
 
 import asyncpg
 
+from sync.central.presence import GIVE_UP_LEASE
 from sync.central.transaction import for_site, require_enabled
 from sync.errors import SiteRefused
 from sync.wire import Enrolled
@@ -47,11 +48,6 @@ FROM enrolment_code WHERE code_sha256 = $1
 """
 _USE_CODE = """
 UPDATE enrolment_code SET used_at = clock_timestamp() WHERE code_sha256 = $1 AND used_at IS NULL RETURNING site
-"""
-_GIVE_UP_LEASE = """
-UPDATE site SET lease = NULL, lease_before = NULL, lease_until = NULL, holder = NULL, holder_host = NULL,
-    holder_since = NULL
-WHERE name = $1
 """
 _TENANTS = """
 SELECT tenant.name FROM site_tenant JOIN tenant ON tenant.id = site_tenant.tenant_id
@@ -152,7 +148,7 @@ async def enrol(
             raise _used(its_site)  # another was faster
         credential = await _add(connection, its_site)
         await connection.execute(_REVOKE_OTHERS, its_site, credential.id)
-        await connection.execute(_GIVE_UP_LEASE, its_site)
+        await connection.execute(GIVE_UP_LEASE, its_site)
         await connection.execute(_NOTE, "hub", "enrolled", its_site, f"on {_plain(host)}")
         tenants = tuple(found["name"] for found in await connection.fetch(_TENANTS, its_site))
     return Enrolled(site=its_site, credential=credential.text, tenants=tenants)

@@ -1,12 +1,19 @@
-"""Who may speak for a site: the table of docs/hub.md, without a database."""
+"""Who may speak for a site: the table of docs/hub.md, without a database.
+
+A token is `<generation>.<random>`; each new one has a greater generation. So a site whose token is of a later one than
+the centre's tells that the centre was restored from a backup, and only an installation that spoke for it can have it.
+"""
 
 import math
+import re
+import secrets
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
 from sync.errors import Fenced, LeaseHeld
 
+_TOKEN = re.compile(r"(\d{1,18})\.[A-Za-z0-9_-]{1,64}")
 SHORTEST_SECONDS, LONGEST_SECONDS = 10.0, 600.0
 
 
@@ -33,13 +40,19 @@ class KeptLease:
 
 def standing(kept: KeptLease, *, shown: str | None, holder: str) -> Standing:
     """Decide on a greeting by `holder`, which shows a token or none."""
-    if kept.token is None:
+    if kept.token is None or _generation(shown) > _generation(kept.token):
         return Standing.NEW
     if holder == kept.holder:
         return Standing.SAME if shown in {None, kept.token, kept.token_before} else Standing.FENCED
     if shown != kept.token:
         return Standing.FENCED
     return Standing.HELD if kept.left_seconds > 0 else Standing.NEW
+
+
+def next_token(kept: KeptLease, *, shown: str | None) -> str:
+    """A token that nobody has, later than all that are known."""
+    generation = max(_generation(token) for token in (kept.token, kept.token_before, shown)) + 1
+    return f"{generation}.{secrets.token_urlsafe(18)}"
 
 
 def bounded(seconds: float) -> float:
@@ -67,3 +80,8 @@ def fenced(kept: KeptLease, site: str) -> Fenced:
 def _other(kept: KeptLease) -> str:
     since = f", since {kept.since:%Y-%m-%d %H:%M} UTC," if kept.since else ""
     return f"another installation (on {kept.host or 'an unknown host'}){since}"
+
+
+def _generation(token: str | None) -> int:
+    found = _TOKEN.fullmatch(token) if token is not None else None
+    return int(found[1]) if found else 0

@@ -3,12 +3,11 @@
 All of it happens under the row's lock and inside a transaction that speaks for the site.
 """
 
-import secrets
 from datetime import datetime
 
 import asyncpg
 
-from sync.central.lease import KeptLease, Standing, bounded, fenced, held, standing
+from sync.central.lease import KeptLease, Standing, bounded, fenced, held, next_token, standing
 from sync.central.transaction import disabled_site, unknown_site
 from sync.errors import CentreBehind, LeaseLost, UplinkUnavailable
 from sync.records import Batch, Greeting, Welcome
@@ -27,7 +26,15 @@ UPDATE site SET last_seen_at = clock_timestamp(), first_seen_at = coalesce(first
 WHERE name = $1
 """
 _NEW_LEASE = """
-UPDATE site SET lease_before = lease, lease = $2, holder = $3, holder_since = clock_timestamp() WHERE name = $1
+UPDATE site SET lease_before = coalesce(lease, lease_before), lease = $2, holder = $3,
+    holder_since = clock_timestamp()
+WHERE name = $1
+"""
+# The token stays known as the one before, so that the next is of a later generation.
+GIVE_UP_LEASE = """
+UPDATE site SET lease_before = coalesce(lease, lease_before), lease = NULL, lease_until = NULL, holder = NULL,
+    holder_host = NULL, holder_since = NULL
+WHERE name = $1
 """
 _NOTE_REFUSED = """
 UPDATE site SET refused_at = clock_timestamp(), refused_why = $2, refused_holder = $3,
@@ -69,7 +76,7 @@ async def greet(connection: asyncpg.Connection, greeting: Greeting, *, max_recor
             await connection.execute(_NOTE_REFUSED, site, "fenced", holder, host)
             raise fenced(kept, site)
         case Standing.NEW:
-            lease = secrets.token_urlsafe(18)
+            lease = next_token(kept, shown=greeting.lease)
             await connection.execute(_NEW_LEASE, site, lease, holder)
         case Standing.SAME:
             lease = row["lease"]

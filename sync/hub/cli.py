@@ -7,17 +7,14 @@ from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 
-from config.settings import PlainName
 from sync.central.migrate import migrate as migrate_database
 from sync.errors import SyncError
-from sync.hub import registry
+from sync.hub import readers_cli, registry, serve_cli, sites_cli
 from sync.hub.options import (
     AsJson,
     Dsn,
     DsnFile,
-    Misuse,
     PasswordFile,
     TlsCaFile,
     address_of,
@@ -39,6 +36,10 @@ app = typer.Typer(
 )
 tenants = typer.Typer(help="Whose calls the centre takes.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(tenants, name="tenants")
+app.add_typer(sites_cli.app, name="sites")
+app.add_typer(readers_cli.app, name="readers")
+app.command()(serve_cli.serve)
+app.command()(serve_cli.dev)
 
 TenantName = Annotated[str, typer.Argument(metavar="NAME")]
 
@@ -67,10 +68,25 @@ def status(
         print_json(asdict(found))
         return
     print_table(
-        ("SITE", "AGENT", "LAST SEEN", "HIGH WATER"),
-        [(site.name, site.agent_version or "-", ago(site.last_seen_at), str(site.high_water)) for site in found.sites],
-        if_empty="No site has sent anything yet.",
+        ("SITE", "AGENT", "LAST SEEN", "ON", "HIGH WATER", "RECEIPTS"),
+        [
+            (
+                site.name,
+                site.agent_version or "-",
+                ("disabled, " if site.is_disabled else "") + (ago(site.last_seen_at) if site.last_seen_at else "never"),
+                sites_cli.holder_of(site),
+                str(site.high_water),
+                str(site.receipts),
+            )
+            for site in found.sites
+        ],
+        if_empty="There is no site yet; add one with `edge-hub sites add NAME --tenant TENANT`.",
     )
+    refused = [told for site in found.sites if (told := sites_cli.refusal_of(site)) is not None]
+    if refused:
+        typer.echo("\nSent away last:")
+        for told in refused:
+            typer.echo(f"  {told}")
     typer.echo()
     _print_tenants(found.tenants)
 
@@ -90,12 +106,7 @@ def add_tenant(
     tls_ca_file: TlsCaFile = None,
 ) -> None:
     """Take calls of this tenant from now on, also if it was deactivated before."""
-    try:
-        TypeAdapter(PlainName).validate_python(name)
-    except ValidationError as exc:
-        raise Misuse(
-            f"{name!r} cannot be a tenant's name: {exc.errors()[0]['msg'].removeprefix('Value error, ')}"
-        ) from None
+    sites_cli.plain_name(name, "a tenant's name")
     run(registry.add_tenant(address_of(dsn, dsn_file, password_file, tls_ca_file), name))
     typer.echo(f"Tenant {name} is active.")
 

@@ -1,13 +1,17 @@
 """What the centre's operator asks and changes: tenants, sites, and how many calls there are."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+import pwd
+import socket
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
 import asyncpg
 
+from sync.central import sites
 from sync.central.connection import CentralAddress, connect, explain
 from sync.central.migrate import check
 from sync.errors import SyncError
@@ -30,27 +34,16 @@ class TenantStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class SiteStatus:
-    """One installation, as last heard of."""
-
-    name: str
-    agent_version: str | None
-    first_seen_at: datetime
-    last_seen_at: datetime
-    high_water: int
-
-
-@dataclass(frozen=True, slots=True)
 class CentralStatus:
     """What the centre holds."""
 
-    sites: tuple[SiteStatus, ...]
+    sites: tuple[sites.SiteStatus, ...]
     tenants: tuple[TenantStatus, ...]
 
 
 async def add_tenant(address: CentralAddress, name: str) -> None:
     """Make a tenant known, or active again."""
-    async with _session(address) as connection:
+    async with session(address) as connection:
         await connection.execute(
             "INSERT INTO tenant (name, is_active) VALUES ($1, true) ON CONFLICT (name) DO UPDATE SET is_active = true",
             name,
@@ -59,7 +52,7 @@ async def add_tenant(address: CentralAddress, name: str) -> None:
 
 async def deactivate_tenant(address: CentralAddress, name: str) -> None:
     """Take no more calls for a tenant; those it has stay."""
-    async with _session(address) as connection:
+    async with session(address) as connection:
         done = await connection.execute("UPDATE tenant SET is_active = false WHERE name = $1", name)
         if done == "UPDATE 0":
             names = ", ".join(tenant.name for tenant in await _read_tenants(connection)) or "none yet"
@@ -68,17 +61,35 @@ async def deactivate_tenant(address: CentralAddress, name: str) -> None:
 
 async def read_tenants(address: CentralAddress) -> tuple[TenantStatus, ...]:
     """All tenants by name."""
-    async with _session(address) as connection:
+    async with session(address) as connection:
         return await _read_tenants(connection)
 
 
 async def read_status(address: CentralAddress) -> CentralStatus:
     """All sites and tenants by name."""
-    async with _session(address) as connection:
-        sites = await connection.fetch(
-            "SELECT name, agent_version, first_seen_at, last_seen_at, high_water FROM site ORDER BY name"
-        )
-        return CentralStatus(tuple(SiteStatus(*site) for site in sites), await _read_tenants(connection))
+    async with session(address) as connection:
+        return CentralStatus(await sites.read_sites(connection), await _read_tenants(connection))
+
+
+async def add_site(address: CentralAddress, name: str, tenants: Sequence[str]) -> None:
+    """Make a site known that may write for these tenants. Raises CannotDo."""
+    async with session(address) as connection:
+        await sites.add_site(connection, name, tenants, who=operator())
+
+
+async def new_code(address: CentralAddress, site: str) -> str:
+    """A one-time enrolment code for a site. Raises CannotDo."""
+    async with session(address) as connection:
+        return await sites.new_code(connection, site, who=operator())
+
+
+def operator() -> str:
+    """Who runs this program, for the audit."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        name = str(os.getuid())
+    return f"{os.environ.get('SUDO_USER') or name}@{socket.gethostname()}"
 
 
 async def _read_tenants(connection: asyncpg.Connection) -> tuple[TenantStatus, ...]:
@@ -91,7 +102,8 @@ async def _read_tenants(connection: asyncpg.Connection) -> tuple[TenantStatus, .
 
 
 @asynccontextmanager
-async def _session(address: CentralAddress) -> AsyncIterator[asyncpg.Connection]:
+async def session(address: CentralAddress) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of the owner's, whose tables fit. Raises UplinkUnavailable, UplinkRefused or SchemaMismatch."""
     connection = await connect(address, application_name="edge-hub")
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
