@@ -14,8 +14,8 @@ from agent.sources.source import Content
 from sync.models import Call
 
 MAX_GATHERED: Final = 20_000  # calls; beyond it the oldest are taken to be told wholly
-# A CDR is written at the call's end and waited for itself.
-_FOR_OTHERS: Final = timedelta(seconds=60)
+# CDRs are waited for just as long, and are to be told first.
+_AFTER_OTHERS_SECONDS: Final = 5.0
 # Who is not told to have left, by the source's own clock, was told so in a file that is lost.
 _LONGEST: Final = timedelta(days=1)
 
@@ -48,7 +48,7 @@ class QueueLogGatherer:
         self._rules = rules
         self._tenant_of = tenant_of
         self._encoding = encoding
-        self._settle_seconds = (timedelta(seconds=settle_seconds) + _FOR_OTHERS).total_seconds()
+        self._settle_seconds = 2 * settle_seconds + _AFTER_OTHERS_SECONDS
         self._clock = clock
         self._calls: dict[str, _Gathered] = {}  # by the id of the caller's channel
         self.last_at: datetime | None = None

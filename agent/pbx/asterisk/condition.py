@@ -35,6 +35,9 @@ Sections = Mapping[str, Mapping[str, str]]  # values by key, by section; all nam
 
 _CDR_KINDS: Final = frozenset({SourceKind.CDR_CSV, SourceKind.CDR_MARIADB, SourceKind.CDR_SQLITE})
 _CEL_KINDS: Final = frozenset({SourceKind.CEL_CSV, SourceKind.CEL_MARIADB})
+QUEUE_LOG_IS_OFF: Final = (
+    "Asterisk writes no queue log; in logger.conf, section [general], write queue_log = yes, then `logger reload`"
+)
 CDRS_ARE_OFF: Final = "Asterisk writes no CDRs; in cdr.conf, section [general], write enable = yes"
 
 
@@ -61,6 +64,10 @@ def findings_of(settings: AsteriskSettings) -> dict[str, str]:
         cel = read_sections(directory, "cel.conf")
         if cel is not None:
             found |= cel_findings(cel)
+    if any(source.kind is SourceKind.QUEUE_LOG for source in settings.sources):
+        logger = read_sections(directory, "logger.conf") or {}
+        if not _is_true(logger.get("general", {}).get("queue_log", "yes")):
+            found["queue_log"] = QUEUE_LOG_IS_OFF
     return found
 
 

@@ -189,8 +189,8 @@ def account_of(call: QueueCall, *, site: str, pbx: str, rules: CallRules) -> dic
     last, connected = call.last, [visit for visit in call.visits if visit.is_connected]
     number = next((visit.number for visit in call.visits if visit.number), None)
     public = rules.numbers.e164(number)
-    # Who is inside has no public number; where the call began, no queue log tells.
-    is_outside = public is not None or number is None
+    # No queue log tells where a call began. Who is inside has no public number, if a country tells which are public.
+    is_outside = public is not None or number is None or rules.numbers.country is None
     start, end = call.start_time, call.last_at
     outcome, is_end_known = _outcome(last, is_answered=bool(connected))
     return {

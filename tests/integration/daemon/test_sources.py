@@ -102,13 +102,24 @@ async def test_calls_of_a_file_that_came_while_the_agent_was_down_are_there_afte
     assert "Traceback" not in agent.log()
 
 
-async def test_a_kind_that_is_not_read_yet_is_told(simulator: Simulator, tmp_path: Path) -> None:
-    text = '[[pbx.sources]]\nkind = "cdr-mariadb"\nurl = "mariadb://edge@127.0.0.1/asteriskcdrdb"\n'
-    agent = AgentProcess(tmp_path, settings(simulator, text))
+async def test_a_queue_log_tells_who_waited_before_the_agent_first_came(simulator: Simulator, tmp_path: Path) -> None:
+    file, began = tmp_path / "queue_log", int((datetime.now(UTC) - timedelta(hours=1)).timestamp())
+    file.write_text(
+        f"{began}|{began}.7|sales|NONE|ENTERQUEUE||02125551001|2\n{began + 7}|{began}.7|sales|NONE|ABANDON|1|2|7\n"
+    )
+    source = f'[[pbx.sources]]\nkind = "queue-log"\npath = "{file}"\nhistory_days = 1\nsettle_seconds = 0\n'
+    agent = AgentProcess(tmp_path, settings(simulator, source))
     await asyncio.to_thread(agent.start)
-    status = await asyncio.to_thread(agent.status)
+
+    async def is_told() -> bool:
+        status = await asyncio.to_thread(agent.status)
+        return bool(status["pbx"][0]["sources"][0]["found"] == 1)
+
+    await eventually(is_told, what="the call of the queue log")
+    (call,) = await asyncio.to_thread(agent.calls)
     agent.kill()
-    assert "source cdr-mariadb of PBX main: this version does not read cdr-mariadb yet" in status["problems"]
+    assert (call["source"], call["disposition"], call["direction"]) == ("queue_log", "cancelled", "inbound")
+    assert (call["queue"], call["queue_position"], call["queue_wait_seconds"]) == ("sales", 2, 7.0)
 
 
 async def test_killed_again_and_again_while_it_reads_it_loses_nothing_and_doubles_nothing(

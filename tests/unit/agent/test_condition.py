@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.pbx.asterisk.condition import CDRS_ARE_OFF, findings_of, read_sections
+from agent.pbx.asterisk.condition import CDRS_ARE_OFF, QUEUE_LOG_IS_OFF, findings_of, read_sections
 from config.settings import AsteriskSettings, SourceSettings
 
 GOOD = {
@@ -15,6 +15,7 @@ CSV = {"kind": "cdr-csv", "path": "/var/log/asterisk/cdr-csv/Master.csv"}
 CUSTOM = {"kind": "cdr-csv", "path": "/var/log/asterisk/cdr-custom/Master.csv"}
 TABLE = {"kind": "cdr-mariadb", "url": "mariadb://u@h/d"}
 CEL = {"kind": "cel-csv", "path": "/var/log/asterisk/cel-custom/Master.csv"}
+QUEUE_LOG = {"kind": "queue-log", "path": "/var/log/asterisk/queue_log"}
 
 
 def found(directory: Path, source: dict[str, str] | None = None, **files: str) -> dict[str, str]:
@@ -25,7 +26,7 @@ def found(directory: Path, source: dict[str, str] | None = None, **files: str) -
     return findings_of(settings)
 
 
-@pytest.mark.parametrize("source", [CSV, CUSTOM, TABLE, CEL, None])
+@pytest.mark.parametrize("source", [CSV, CUSTOM, TABLE, CEL, QUEUE_LOG, None])
 def test_a_pbx_that_writes_all_down_is_told_nothing(tmp_path: Path, source: dict[str, str] | None) -> None:
     assert found(tmp_path, source) == {}
 
@@ -35,6 +36,11 @@ def test_what_is_recommended_for_cel_is_enough(tmp_path: Path) -> None:
     lines = [text.partition(", write ")[2] for text in recommended.values()]
     assert len(lines) == 2
     assert found(tmp_path, CEL, cel="\n".join(["[general]", "enable=yes", *lines])) == {}
+
+
+def test_a_queue_log_that_is_switched_off_is_told(tmp_path: Path) -> None:
+    assert found(tmp_path, QUEUE_LOG, logger="[general]\nqueue_log = no\n") == {"queue_log": QUEUE_LOG_IS_OFF}
+    assert found(tmp_path, QUEUE_LOG, logger="[general]\nqueue_log = yes\n") == {}
 
 
 def test_without_a_source_nobody_is_bothered(tmp_path: Path) -> None:

@@ -231,9 +231,9 @@ def test_a_visit_is_waited_for_until_others_have_told_of_the_call() -> None:
     gather = gatherer()
     for number, line in enumerate((f"{T}|{T}.1|s|NONE|ENTERQUEUE||101|1", f"{T}|{T}.1|s|NONE|ABANDON|1|1|0")):
         gather.take(line.encode(), Mark(number, None, number, 0))
-    assert gather.take_calls(seconds=64.0, is_at_end=True) == []
+    assert gather.take_calls(seconds=14.0, is_at_end=True) == []
     assert gather.first_unsettled == Mark(0, None, 0, 0)
-    assert [call.sid for call in gather.take_calls(seconds=65.0, is_at_end=True)] == [f"here:main:{T}.1"]
+    assert [call.sid for call in gather.take_calls(seconds=15.0, is_at_end=True)] == [f"here:main:{T}.1"]
     assert len(gather) == 0
     assert gather.first_unsettled is None
 
@@ -271,3 +271,10 @@ def test_whatever_order_lines_come_in_the_account_is_sound(lines: list[tuple[int
         assert row["end_time"] - row["start_time"] <= timedelta(seconds=60)
         assert min(row["talk_seconds"], row["ring_seconds"], row["queue_wait_seconds"]) >= 0
         assert queue_told_again(row, row) == row
+
+
+def test_who_is_known_to_have_no_public_number_called_from_inside() -> None:
+    (inside,) = accounts("1|1|sales|NONE|ENTERQUEUE||103|1", "3|1|sales|NONE|ABANDON|1|1|2")
+    (outside,) = accounts("1|1|sales|NONE|ENTERQUEUE||05321111011|1", "3|1|sales|NONE|ABANDON|1|1|2")
+    (withheld,) = accounts("1|1|sales|NONE|ENTERQUEUE|||1", "3|1|sales|NONE|ABANDON|1|1|2")
+    assert [row["direction"] for row in (inside, outside, withheld)] == ["internal", "inbound", "inbound"]
