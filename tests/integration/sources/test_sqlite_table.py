@@ -22,7 +22,7 @@ INSERT = (
     "INSERT INTO cdr (calldate, clid, channel, duration, billsec, disposition, uniqueid) "
     "VALUES ('2026-11-22 09:00:00', '\"Ayşe\" <101>', 'PJSIP/101-1', '10', 9, 'ANSWERED', '1795340000.' || ?)"
 )
-# Gives up at once, as Asterisk before 18 nearly does, and says how often.
+# Gives up at once, as old versions of Asterisk nearly do, and says how often.
 WRITER = f"""
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)
