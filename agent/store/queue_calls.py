@@ -12,17 +12,15 @@ from typing import Any, Final
 
 from agent.store.rows import moment_text
 
-_LONGEST: Final = timedelta(days=1)  # between a call's beginning and the end of its time in queues
+_LONGEST: Final = timedelta(hours=2)  # from a call's beginning to its first queue
 _NEAR: Final = timedelta(seconds=2)
 
 _BY_NAME: Final = "SELECT 1 FROM call WHERE call_sid = ?"
-_AT_THAT_TIME: Final = (
-    "FROM call WHERE pbx = :pbx AND start_time BETWEEN :since AND :entered AND end_time >= :left AND source <> :source"
-)
 # To look for the text is some ten times as fast as to read the JSON; ids are long enough.
-_BY_LEG: Final = f"SELECT call_sid {_AT_THAT_TIME} AND merged_into IS NULL AND instr(legs, :channel) LIMIT 2"
-_BY_CALLER: Final = (
-    f"SELECT call_sid {_AT_THAT_TIME} AND merged_into IS NULL AND queue = :queue AND caller_id = :caller LIMIT 2"
+_AT_THAT_TIME: Final = (
+    "SELECT call_sid, instr(legs, :channel) > 0 FROM call WHERE pbx = :pbx AND start_time BETWEEN :since AND :entered "
+    "AND end_time >= :left AND source <> :source AND merged_into IS NULL "
+    "AND (queue = :queue AND caller_id = :caller OR instr(legs, :channel)) LIMIT 3"
 )
 _GAP: Final = "SELECT max(to_at IS NULL) FROM gap WHERE pbx = ? AND from_at <= ? AND (to_at IS NULL OR to_at >= ?)"
 _WAS_HEARD: Final = "SELECT 1 FROM call WHERE pbx = ? AND start_time <= ? AND source LIKE 'ami%' LIMIT 1"
@@ -69,8 +67,6 @@ def _known_otherwise(connection: sqlite3.Connection, account: Mapping[str, Any])
         "queue": account["queue"],
         "caller": account["caller_id"],
     }
-    for query in (_BY_LEG, _BY_CALLER):
-        found = connection.execute(query, values).fetchall()
-        if len(found) == 1:
-            return str(found[0][0])
-    return None
+    found = connection.execute(_AT_THAT_TIME, values).fetchall()
+    found = [each for each in found if each[1]] or found
+    return str(found[0][0]) if len(found) == 1 else None
