@@ -8,7 +8,7 @@ from typing import Final
 from agent.calls.rules import CallRules
 from agent.calls.tenancy import CallFacts, facts_of
 from agent.pbx.asterisk.queue_log import QueueEvent, QueueLine, QueueLogFault, read_line
-from agent.pbx.asterisk.queue_log_calls import QueueCall, account_of
+from agent.pbx.asterisk.queue_log_calls import BY_THE_WAY, QueueCall, account_of
 from agent.sources.gathering import GatheredCall, Mark
 from agent.sources.source import Content
 from sync.models import Call
@@ -68,18 +68,20 @@ class QueueLogGatherer:
             return None
         self.last_at = line.at
         if line.event is QueueEvent.QUEUESTART:
-            for gathered in self._calls.values():
-                gathered.call.cut_off()
+            for each in self._calls.values():
+                each.call.cut_off()
             return None
-        gathered = self._of(line, mark)
-        gathered.call.add(line)
-        gathered.last_seconds = self._clock()
+        if (gathered := self._of(line, mark)) is not None:
+            gathered.call.add(line)
+            gathered.last_seconds = self._clock()
         return None
 
-    def _of(self, line: QueueLine, mark: Mark) -> _Gathered:
+    def _of(self, line: QueueLine, mark: Mark) -> _Gathered | None:
         known = self._calls.get(line.call_id)
         if line.event is QueueEvent.ENTERQUEUE or (known is not None and known.call.waits_in(line.queue)):
             return known or self._new(line.call_id, mark)
+        if line.event in BY_THE_WAY:
+            return known
         return self._taken_over(line) or known or self._new(line.call_id, mark)
 
     def _new(self, call_id: str, mark: Mark) -> _Gathered:

@@ -21,6 +21,8 @@ from sync.models import Direction, HangupSource
 SOURCE: Final = "queue_log"
 MAX_VISITS: Final = 50  # of one call; more is a loop in the dialplan
 _MAX_RINGS: Final = 200  # of one visit
+# They tell neither how long a caller waited nor its place, so without a visit nothing can be made of them.
+BY_THE_WAY: Final = frozenset({QueueEvent.RINGNOANSWER, QueueEvent.RINGCANCELED, QueueEvent.AGENTDUMP})
 
 _AT_ONCE: Final = timedelta(seconds=1)  # what whole seconds can hide
 _LEFT: Final = {
@@ -110,8 +112,6 @@ class Visit:
         """Whether a line that bears an unknown id may be about it."""
         if line.queue != self.queue or self.over_at is not None or line.at < self.entered_at:
             return False
-        if line.event in _RINGS and line.wait is None:
-            return self.left_at is None
         if None not in (line.position, self.position) and line.position != self.position:
             return False
         if line.wait is None:
@@ -125,10 +125,7 @@ class Visit:
 
 def visit_of(line: QueueLine) -> Visit:
     """The visit that a line begins, or tells something of although nothing was told before."""
-    waited = (
-        (line.wait or timedelta()) + (line.talk or timedelta()) if line.event is not QueueEvent.ENTERQUEUE else None
-    )
-    entered_at = line.at - (waited or timedelta())
+    entered_at = line.at - (line.wait or timedelta()) - (line.talk or timedelta())
     visit = Visit(line.queue, entered_at, line.at, number=line.number)
     visit.take(line)
     return visit
@@ -179,7 +176,7 @@ class QueueCall:
                 if visit.queue == line.queue and (visit.over_at is None or visit.over_at == line.at):
                     visit.take(line)
                     return
-        if len(self.visits) < MAX_VISITS:
+        if line.event not in BY_THE_WAY and len(self.visits) < MAX_VISITS:
             self.visits.append(visit_of(line))
 
 

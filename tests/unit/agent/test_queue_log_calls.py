@@ -204,14 +204,25 @@ def test_a_blind_transfer_by_the_agent_is_told_and_parking_is_none() -> None:
 
 
 def test_a_line_under_another_id_is_of_the_visit_that_fits() -> None:
-    (row,) = accounts(
-        "1|7|sales|NONE|ENTERQUEUE||1271|1", "2|9|sales|NONE|ENTERQUEUE||05321111099|2", "9|2|sales|NONE|ABANDON|1|1|8",
+    told = accounts(
+        "1|7|sales|NONE|ENTERQUEUE||1271|1",
+        "2|9|sales|NONE|ENTERQUEUE||05321111099|2",
+        "5|2|sales|PJSIP/101|RINGNOANSWER|2000",
+        "9|2|sales|NONE|ABANDON|1|1|8",
         "9|9|sales|NONE|ABANDON|1|2|7",
-    )[:1]  # fmt: skip
-    assert row["call_sid"] in {f"here:main:{T}.2", f"here:main:{T}.9"}
-    taken = {call["call_sid"]: call for call in accounts("1|7|s|NONE|ENTERQUEUE||1271|1", "9|2|s|NONE|ABANDON|1|1|8")}
-    assert list(taken) == [f"here:main:{T}.2"]
-    assert (taken[f"here:main:{T}.2"]["caller_id"], taken[f"here:main:{T}.2"]["transferred"]) == (None, True)
+    )
+    calls = {row["call_sid"].rpartition(".")[2]: row for row in told}
+    assert calls.keys() == {"2", "9"}
+    assert (calls["2"]["caller_id"], calls["2"]["transferred"], calls["2"]["queue_wait_seconds"]) == (None, True, 8.0)
+    assert (calls["9"]["caller_id"], calls["9"]["transferred"]) == ("05321111099", False)
+
+
+def test_two_visits_that_fit_a_line_under_another_id_stay_with_their_callers() -> None:
+    told = accounts(
+        "1|7|sales|NONE|ENTERQUEUE||1271|1", "1|8|sales|NONE|ENTERQUEUE||1272|1", "9|2|sales|NONE|ABANDON|1|1|8",
+    )  # fmt: skip
+    assert [row["call_sid"].rpartition(".")[2] for row in told if row["disposition"] == "cancelled"] == ["2"]
+    assert not any(row["transferred"] for row in told)
 
 
 def test_a_leaving_whose_entering_is_lost_is_told_by_what_it_says_itself() -> None:
