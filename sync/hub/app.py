@@ -21,7 +21,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sync.errors import SiteRefused, SyncError
 from sync.hub import openapi
 from sync.hub.answers import json_answer, receipt_members
-from sync.hub.batches import open_batch
+from sync.hub.batches import BatchReader
 from sync.hub.bodies import read_batch, read_message
 from sync.hub.faults import install_handlers
 from sync.hub.limits import Budget, Limits, Places, Rate
@@ -66,6 +66,7 @@ class Hub:
         limits, metrics = self.limits, self.metrics
         self.budget = Budget(limits)
         self.places = Places(limits.requests_per_site)
+        self.reader = BatchReader(limits.batch_records)
         self._refusals = Rate(limits.refusals_per_minute)
         self._enrolments = Rate(limits.enrolments_per_minute)
         self._lately_good: OrderedDict[bytes, None] = OrderedDict()
@@ -182,7 +183,7 @@ def _add_sites_endpoints(app: FastAPI, hub: Hub) -> None:
         site = await hub.site_of(request, bearer)
         with hub.places.taken(site), hub.budget.share(site) as share:
             body = await read_batch(request, hub.limits, share)
-            incoming = open_batch(body.data, most_records=hub.limits.batch_records)
+            incoming = hub.reader.open(body.data)
             _speaks_for(site, incoming.site)
             batch = await incoming.batch()
             async with hub.pool.lend() as database:

@@ -101,7 +101,6 @@ def serve(
         )
     if in_flight_mib < batch_mib * 4:
         raise Misuse(f"--in-flight-mib must be four times --batch-mib at least, {batch_mib * 4}")
-    set_up_logging(LogSettings(level=log_level, format=log_format), environ=os.environ)
     limits = Limits(
         connections=max_clients,
         batch_bytes=batch_mib * _MEBIBYTE,
@@ -116,6 +115,7 @@ def serve(
         trusted_proxies=[proxy.strip() for proxy in trusted_proxies.split(",") if proxy.strip()],
         metrics_from=_networks(metrics_from),
     )
+    set_up_logging(LogSettings(level=log_level, format=log_format), environ=os.environ)
     run(serve_hub(address, settings))
 
 
