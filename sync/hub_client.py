@@ -113,15 +113,17 @@ class HubClient:
         *,
         credential: str | None = None,
         body: bytes | None = None,
+        is_packed: bool = False,
         query: Mapping[str, str] | None = None,
     ) -> bytes:
-        """The answer's body. Raises what docs/hub.md makes of any answer but 200."""
+        """The answer's body; `is_packed` tells that ours is zstd. Raises what docs/hub.md makes of any answer but 200."""
         headers = {"Accept-Encoding": "zstd"}
         if credential is not None:
             headers["Authorization"] = f"Bearer {credential}"
         if body is not None:
-            headers |= {"Content-Type": "application/json", "Content-Encoding": "zstd"}
-            body = await asyncio.to_thread(wire.compress, body)
+            headers["Content-Type"] = "application/json"
+        if is_packed:
+            headers["Content-Encoding"] = "zstd"
         async with self._asked():
             client = self._opened()
             url = f"{self._address.url}{wire.PREFIX}{path}"
@@ -233,16 +235,16 @@ class HubUplink:
 
     async def send(self, batch: Batch) -> Receipt:
         """See `sync.uplink.Uplink`. A record that JSON cannot carry is rejected here, and the others go."""
-        body, sent, refused = await asyncio.to_thread(_encode, batch)
-        if len(body) > self._max_bytes:
+        body, size, sent, refused = await asyncio.to_thread(_encode, batch)
+        if size > self._max_bytes:
             raise BatchTooLarge(
-                f"{len(batch.records)} calls are {len(body)} bytes, and the hub takes {self._max_bytes}"
+                f"{len(batch.records)} calls are {size} bytes, and the hub takes {self._max_bytes}"
                 if len(batch.records) > 1
-                else f"the call is {len(body)} bytes, and the hub takes {self._max_bytes}"
+                else f"the call is {size} bytes, and the hub takes {self._max_bytes}"
             )
         if not sent:
             return Receipt(refused)
-        receipt = await self._told("POST", "/batches", wire.decode_receipt, body=body)
+        receipt = await self._told("POST", "/batches", wire.decode_receipt, body=body, is_packed=True)
         if any((one.call_sid, one.revision) not in sent for one in receipt.verdicts):
             raise UplinkUnavailable(f"{self._address.label} answers about calls that were not sent")
         return Receipt([*receipt.verdicts, *refused], receipt.number)
@@ -268,16 +270,19 @@ class HubUplink:
         decode: Callable[[bytes], T],
         *,
         body: bytes | None = None,
+        is_packed: bool = False,
         query: Mapping[str, str] | None = None,
     ) -> T:
         if self._credential is None:
             self._credential = self._address.read_credential()
-        told = await self._hub.ask(method, path, credential=self._credential, body=body, query=query)
+        told = await self._hub.ask(
+            method, path, credential=self._credential, body=body, is_packed=is_packed, query=query
+        )
         return read(told, decode, label=self._address.label)
 
 
-def _encode(batch: Batch) -> tuple[bytes, set[tuple[str, int]], list[RecordReceipt]]:
-    """The body, what it holds, and verdicts on records that no body can hold."""
+def _encode(batch: Batch) -> tuple[bytes, int, set[tuple[str, int]], list[RecordReceipt]]:
+    """The packed body, its size unpacked, what it holds, and verdicts on records that no body can hold."""
     records, sent, refused = [], set(), []
     for record in batch.records:
         try:
@@ -285,4 +290,5 @@ def _encode(batch: Batch) -> tuple[bytes, set[tuple[str, int]], list[RecordRecei
             sent.add((record.call_sid, record.revision))
         except wire.NotEncodable as exc:
             refused.append(RecordReceipt(record.call_sid, record.revision, Verdict.REJECTED, "not_encodable", str(exc)))
-    return wire.encode_batch(batch, records), sent, refused
+    body = wire.encode_batch(batch, records)
+    return wire.compress(body), len(body), sent, refused

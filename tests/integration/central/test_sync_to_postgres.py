@@ -9,7 +9,7 @@ import pytest
 from sync.backoff import Backoff
 from sync.central.uplink import DirectUplink
 from sync.syncer import Syncer, SyncState
-from tests.fakes_sync import MemoryOutbox, a_record
+from tests.fakes_sync import IDENTITY, MemoryOutbox, a_record
 from tests.postgres import PostgresDatabase
 
 
@@ -21,11 +21,11 @@ def outbox() -> MemoryOutbox:
 @pytest.fixture
 async def syncer(outbox: MemoryOutbox, central_database: PostgresDatabase) -> AsyncIterator[Syncer]:
     """One that runs."""
-    await central_database.add_speaking_site("istanbul", "acme")
+    await central_database.add_site("istanbul", "acme")
     settings = central_database.settings(batch_records=100, timeout_seconds=1)
     uplink = DirectUplink(settings, site="istanbul", agent_version="1.2.3")
     backoff = Backoff(maximum=0.1, initial=0.05, stable_seconds=0)
-    syncer = Syncer(outbox, uplink, settings, backoff=backoff)
+    syncer = Syncer(outbox, uplink, settings, identity=IDENTITY, backoff=backoff)
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(syncer.run())
         yield syncer
