@@ -77,12 +77,17 @@ class PostgresDatabase:
 
     async def add_site(self, name: str, *tenants: str) -> None:
         """Make a site known that may write for these tenants, which are made known too."""
-        await self.add_tenants(*tenants)
         async with self.connection() as connection:
             await connection.execute("INSERT INTO site (name) VALUES ($1)", name)
+        await self.grant(name, *tenants)
+
+    async def grant(self, site: str, *tenants: str) -> None:
+        """Let a site write for these tenants, which are made known too."""
+        await self.add_tenants(*tenants)
+        async with self.connection() as connection:
             await connection.execute(
                 "INSERT INTO site_tenant (site, tenant_id) SELECT $1, id FROM tenant WHERE name = ANY ($2::text[])",
-                name,
+                site,
                 tenants,
             )
 

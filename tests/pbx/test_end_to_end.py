@@ -62,7 +62,7 @@ retry_max_seconds = 2
 
 @pytest.fixture
 def central(central_database: PostgresDatabase) -> PostgresDatabase:
-    asyncio.run(central_database.add_tenants("acme", "globex"))
+    asyncio.run(central_database.add_site(SITE, "acme", "globex"))
     return central_database
 
 

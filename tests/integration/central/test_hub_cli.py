@@ -76,7 +76,7 @@ async def test_status_tells_sites_and_calls_per_tenant(central_database: Postgre
 def test_status_of_a_new_centre_says_what_to_do_next(central_database: PostgresDatabase) -> None:
     shown = edge_hub("status", dsn=central_database.dsn)
 
-    assert "No site has sent anything yet." in shown.stdout
+    assert "There is no site yet; add one with `edge-hub sites add NAME" in shown.stdout
     assert "`edge-hub tenants add NAME`" in shown.stdout
 
 

@@ -182,7 +182,7 @@ async def test_sync_now_without_a_centre_is_one_sentence(simulator: Simulator, t
 async def test_calls_arrive_and_refused_ones_are_sent_again(
     simulator: Simulator, central_database: PostgresDatabase, tmp_path: Path
 ) -> None:
-    await central_database.add_tenants("acme")
+    await central_database.add_site("istanbul-1", "acme")
     central = f"""[central]
 url = "{central_database.server.url(central_database.name)}"
 password = "{central_database.server.password}"
@@ -197,7 +197,7 @@ password = "{central_database.server.password}"
         assert {entry["tenant"] for entry in refused["quarantine"]} == {"globex"}
         assert all(entry["code"] and entry["reason"] for entry in refused["quarantine"])
 
-        await central_database.add_tenants("globex")
+        await central_database.grant("istanbul-1", "globex")
         one = refused["quarantine"][0]["call_sid"]
         assert await site.json("outbox", "retry", one) == {"requeued": 1}
         assert await site.json("outbox", "retry") == {"requeued": strangers - 1}

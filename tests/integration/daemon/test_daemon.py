@@ -96,7 +96,7 @@ async def place(simulator: Simulator, calls: int, *, seed: int = 3) -> None:
 async def test_simulated_calls_stand_in_the_centre_exactly_as_they_were(
     simulator: Simulator, central_database: PostgresDatabase, tmp_path: Path
 ) -> None:
-    await central_database.add_tenants("acme", "globex")
+    await central_database.add_site("istanbul-1", "acme", "globex")
     agent = AgentProcess(tmp_path, settings(simulator, RULES, central_section(central_database)))
     await asyncio.to_thread(agent.start)
     try:
@@ -115,7 +115,7 @@ async def test_simulated_calls_stand_in_the_centre_exactly_as_they_were(
 async def test_told_to_stop_it_sends_what_ended_and_is_gone_within_ten_seconds(
     simulator: Simulator, central_database: PostgresDatabase, tmp_path: Path
 ) -> None:
-    await central_database.add_tenants("acme", "globex")
+    await central_database.add_site("istanbul-1", "acme", "globex")
     agent = AgentProcess(tmp_path, settings(simulator, RULES, central_section(central_database)))
     await asyncio.to_thread(agent.start)
     await place(simulator, 100)
@@ -222,7 +222,7 @@ async def test_a_refused_password_pauses_the_way_to_the_centre_and_nothing_else(
 async def test_while_the_centre_refuses_connections_calls_wait_and_then_arrive(
     simulator: Simulator, central_database: PostgresDatabase, postgres_server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    await central_database.add_tenants("acme", "globex")
+    await central_database.add_site("istanbul-1", "acme", "globex")
     agent = AgentProcess(tmp_path, settings(simulator, RULES, central_section(central_database)))
     await asyncio.to_thread(postgres_server.stop_hard)
     await asyncio.to_thread(agent.start)
