@@ -85,7 +85,7 @@ def explain(answer: Answer, *, label: str, now: Callable[[], datetime] = lambda:
         case 413, _:  # also of a proxy that takes less than the hub
             return BatchTooLarge(said or f"{label} takes no batch of this size")
         case _, "code_unknown" | "code_used" | "code_expired":
-            return UplinkRefused(f"{said}; have the centre make a new one: edge-hub sites")
+            return UplinkRefused(said)
         case 401, _:
             return UplinkRefused(f"{said or f'{label} does not know this site'}; {_ENROL}")
         case 403, _:

@@ -116,7 +116,7 @@ class HubClient:
         is_packed: bool = False,
         query: Mapping[str, str] | None = None,
     ) -> bytes:
-        """The answer's body; `is_packed` tells that ours is zstd. Raises what docs/hub.md makes of any answer but 200."""
+        """The answer's body; `is_packed` tells that ours is zstd. Raises what docs/hub.md makes of all but 200."""
         headers = {"Accept-Encoding": "zstd"}
         if credential is not None:
             headers["Authorization"] = f"Bearer {credential}"

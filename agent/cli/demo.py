@@ -18,7 +18,7 @@ def show_demo(
         Path | None, typer.Option(metavar="DIR", help="Leave logs, settings and the local database there.")
     ] = None,
 ) -> None:
-    """Show the agent at work: a simulated PBX, the real agent, a real PostgreSQL that goes away and comes back.
+    """Show the agent at work: a simulated PBX, the real agent and hub, a real PostgreSQL that goes away and comes back.
 
     Exits with 0 only if in the end every call placed stands once, with its tenant and outcome, in SQLite and in
     PostgreSQL. Needs the extra: pip install 'sentiric-edge-agent[demo]'. Nothing is left behind.

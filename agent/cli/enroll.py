@@ -67,8 +67,9 @@ def enroll(
             raise CommandFailed(f"this site is enrolled already ({credential_file}); --replace takes a new credential")
     address = address_of(wanted, credential_file=credential_file)
     address.tls()
+    plain = _code_of(code)
     with _new_secret(credential_file) as keep:  # before the code is used up
-        enrolled = asyncio.run(enrol(address, _code_of(code), site=settings.site, host=socket.gethostname()))
+        enrolled = asyncio.run(enrol(address, plain, site=settings.site, host=socket.gethostname()))
         if enrolled.site != settings.site:
             raise CommandFailed(
                 f"the code is for site {enrolled.site!r}, and the settings say that this is {settings.site!r}; "

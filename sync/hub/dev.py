@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -35,19 +36,27 @@ def run_dev(endpoint: Endpoint, *, directory: Path | None, tenant: str, site: st
         asyncio.run(_serve(server, endpoint, tenant=tenant, site=site))
 
 
-async def _serve(server: EmbeddedPostgres, endpoint: Endpoint, *, tenant: str, site: str) -> None:
+async def make_centre(server: EmbeddedPostgres, *, tenants: Sequence[str], site: str) -> tuple[CentralAddress, str]:
+    """Tables, tenants, a site and the hub's login; returns the way in for the hub, and the site's enrolment code."""
     owner = CentralAddress(server.dsn())
     await migrate(owner)
-    await registry.add_tenant(owner, tenant)
+    for tenant in tenants:
+        await registry.add_tenant(owner, tenant)
     connection = await asyncpg.connect(server.dsn())
     try:
         password = await _make_login(connection)
         if site not in {known.name for known in await sites.read_sites(connection)}:
-            await sites.add_site(connection, site, [tenant], who=_WHO)
-        await sites.grant(connection, site, tenant, who=_WHO)
+            await sites.add_site(connection, site, tenants, who=_WHO)
+        for tenant in tenants:
+            await sites.grant(connection, site, tenant, who=_WHO)
         code = await sites.new_code(connection, site, who=_WHO)
     finally:
         await connection.close()
+    return CentralAddress(f"postgresql://{_LOGIN}:{password}@{server.host}:{server.port}/postgres"), code
+
+
+async def _serve(server: EmbeddedPostgres, endpoint: Endpoint, *, tenant: str, site: str) -> None:
+    hub, code = await make_centre(server, tenants=[tenant], site=site)
     typer.echo(
         f"hub         http://{endpoint}\n"
         f"database    {server.dsn()}\n"
@@ -56,7 +65,6 @@ async def _serve(server: EmbeddedPostgres, endpoint: Endpoint, *, tenant: str, s
         f"enrol       edge-agent enroll http://{endpoint} {code}\n"
         "Ctrl-C ends it."
     )
-    hub = CentralAddress(f"postgresql://{_LOGIN}:{password}@{server.host}:{server.port}/postgres")
     await serve(hub, ServeSettings(listen=[endpoint], connections=4))
 
 

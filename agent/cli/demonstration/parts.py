@@ -1,6 +1,7 @@
-"""What the demonstration is made of: a PBX that is simulated; agent and PostgreSQL that are real."""
+"""What the demonstration is made of: a PBX that is simulated; agent, hub and PostgreSQL that are real."""
 
 import asyncio
+import logging
 import os
 import secrets
 import shutil
@@ -25,11 +26,13 @@ from agent.simulator.server import Simulator
 from agent.simulator.site import TENANTS
 from agent.simulator.truth import SimulatedCall
 from config.load import load_settings
+from config.notify import Notifier
 from config.settings import Settings
 from sync.central.connection import CentralAddress
 from sync.central.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from sync.central.migrate import migrate
-from sync.hub.registry import add_tenant
+from sync.hub.dev import make_centre
+from sync.hub.limits import Limits
+from sync.hub.serve import Endpoint, ServeSettings, prepare
 
 SITE: Final = "demo"
 PBX: Final = "main"
@@ -38,6 +41,7 @@ _STOP_SECONDS: Final = 15.0
 _LOOK_SECONDS: Final = 0.1
 _ANSWER_SECONDS: Final = 5.0
 _LAST_LINES: Final = 12
+_HUB_STOP_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +126,53 @@ async def running_parts(*, pace: float, keep: Path | None) -> AsyncIterator[Part
             raise CommandFailed(f"PostgreSQL cannot be started: {exc}") from None
         if keep is not None:
             stack.callback(_keep, keep, directory, postgres.directory)
-        address = CentralAddress(postgres.dsn())
-        await migrate(address)
-        for tenant in TENANTS:
-            await add_tenant(address, tenant.name)
+        way_in, code = await make_centre(postgres, tenants=[tenant.name for tenant in TENANTS], site=SITE)
+        hub = await stack.enter_async_context(_serving(way_in, log=directory / "hub.log"))
 
         account = ManagerAccount("sentiric", secrets.token_urlsafe(12))
         simulator = await stack.enter_async_context(Simulator(account=account, pace=pace))
-        file = _write_settings(directory, simulator, account, postgres)
+        file = _write_settings(directory, simulator, account, hub)
         settings = load_settings(file, {})
+        await _enroll(file, settings, hub, code)
         agent = await stack.enter_async_context(AgentProcess.started(file, settings, log=directory / "agent.log"))
         await agent.until_it_hears(simulator)
         yield Parts(postgres, simulator, agent, settings)
+
+
+@asynccontextmanager
+async def _serving(way_in: CentralAddress, *, log: Path) -> AsyncIterator[str]:
+    """A hub that answers while the block runs; its URL."""
+    handler = logging.FileHandler(log)
+    logging.getLogger("sync").addHandler(handler)
+    limits = Limits(stop_seconds=_HUB_STOP_SECONDS)
+    settings = ServeSettings(listen=[Endpoint("127.0.0.1", 0)], connections=4, limits=limits)
+    serving = await prepare(way_in, settings, Notifier({}))
+    task = asyncio.create_task(serving.run(), name="hub")
+    try:
+        await serving.started.wait()
+        yield f"http://{serving.endpoints[0]}"
+    finally:
+        serving.stop()
+        await task
+        logging.getLogger("sync").removeHandler(handler)
+        handler.close()
+
+
+async def _enroll(file: Path, settings: Settings, hub: str, code: str) -> None:
+    """As a technician would; the code is not for other users' eyes."""
+    settings.state_directory.mkdir(mode=0o700)
+    process = await asyncio.create_subprocess_exec(
+        *_program(), "enroll", hub, "--config", str(file),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        env=_environment(), start_new_session=True,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(_READY_SECONDS):
+            said, _ = await process.communicate(f"{code}\n".encode())
+    finally:
+        await _ended(process)
+    if process.returncode:
+        raise CommandFailed(f"the agent cannot be enrolled: {said.decode(errors='replace').strip()}")
 
 
 class AgentProcess:
@@ -229,10 +268,9 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _write_settings(directory: Path, simulator: Simulator, account: ManagerAccount, postgres: EmbeddedPostgres) -> Path:
+def _write_settings(directory: Path, simulator: Simulator, account: ManagerAccount, hub: str) -> Path:
     """A settings file as an installer would write it for this site."""
     _write_secret(directory / "pbx.secret", account.secret)
-    _write_secret(directory / "central.password", postgres.password)
     rules = "".join(
         f'[[tenancy.rules]]\ntenant = "{tenant.name}"\ndid_prefix = "{tenant.did_prefix}"\n\n'
         f'[[tenancy.rules]]\ntenant = "{tenant.name}"\nendpoint = "PJSIP/{tenant.phones[0].number[0]}??"\n\n'
@@ -256,8 +294,7 @@ username = "{account.username}"
 secret_file = "pbx.secret"
 
 [central]
-url = "{postgres.url()}"
-password_file = "central.password"
+url = "{hub}"
 interval_seconds = 2
 retry_max_seconds = 2
 
@@ -277,6 +314,7 @@ def _keep(to: Path, directory: Path, postgres: Path) -> None:
     found = [
         directory / "agent.toml",
         directory / "agent.log",
+        directory / "hub.log",
         postgres / "postgres.log",
         *directory.glob("state/edge.db*"),
     ]

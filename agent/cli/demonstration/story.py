@@ -51,7 +51,7 @@ class Wishes:
 
 async def tell(wishes: Wishes) -> bool:
     """Show it all; whether in the end all sides hold the same calls."""
-    say("Starting a PostgreSQL, a simulated PBX and the agent, all in temporary directories …")
+    say("Starting a PostgreSQL, a hub, a simulated PBX and the agent, all in temporary directories …")
     async with _interruptible() as interrupted, running_parts(pace=_PACE, keep=wishes.keep) as parts:
         show = _Show(wishes, parts)
         await show.run(interrupted)
