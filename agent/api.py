@@ -11,6 +11,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+import orjson
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -20,6 +21,8 @@ from starlette.routing import Route
 from agent.calls.context import CallContext
 from agent.errors import AgentError
 from agent.health import AgentStatus
+from agent.store.coverage import DayCounts
+from agent.store.filling import Filling
 from agent.store.merge import MergeResult, ToldCall, read_told
 from config.errors import ConfigError
 from sync.errors import SyncError
@@ -60,6 +63,14 @@ class Control(Protocol):
 
     async def merge(self, calls: Sequence[ToldCall]) -> MergeResult:
         """Keep calls that another source tells, or what it knows of those that are kept already."""
+        ...
+
+    async def fill(self, filling: Filling) -> int:
+        """Mark gaps as filled by what was read of a PBX's sources; how many."""
+        ...
+
+    async def keep_day(self, counts: DayCounts) -> None:
+        """Keep what the verification of a day found."""
         ...
 
     async def retry_quarantined(self, call_sid: str | None) -> int:
@@ -116,6 +127,21 @@ def make_app(control: Control) -> Starlette:
         except (ValueError, TypeError, AttributeError) as exc:
             return problem(422, "No calls", str(exc))
 
+    async def fill(request: Request) -> Response:
+        try:
+            filling = Filling.from_dict(orjson.loads(await request.body()))
+        except (ValueError, TypeError, KeyError, AttributeError) as exc:
+            return problem(422, "No filling", str(exc))
+        return JSONResponse({"filled": await control.fill(filling)})
+
+    async def keep_day(request: Request) -> Response:
+        try:
+            counts = DayCounts.from_dict(orjson.loads(await request.body()))
+        except ValueError as exc:
+            return problem(422, "No coverage", str(exc))
+        await control.keep_day(counts)
+        return JSONResponse({"kept": True})
+
     return Starlette(
         routes=[
             Route("/v1/status", status),
@@ -124,6 +150,8 @@ def make_app(control: Control) -> Starlette:
             Route("/v1/tenants/reassign", reassign, methods=["POST"]),
             Route("/v1/calls/merge", merge, methods=["POST"]),
             Route("/v1/calls/rebuild", rebuild, methods=["POST"]),
+            Route("/v1/gaps/fill", fill, methods=["POST"]),
+            Route("/v1/coverage", keep_day, methods=["POST"]),
             Route("/v1/reconcile", reconcile, methods=["POST"]),
             Route("/v1/quarantine/retry", retry, methods=["POST"]),
         ],

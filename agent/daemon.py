@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -17,6 +18,7 @@ from agent.calls.context import CallContext
 from agent.calls.numbers import NumberPlan
 from agent.calls.rules import CallRules
 from agent.calls.tenancy import assign, facts_of
+from agent.coverage.daily import DailyCoverage
 from agent.errors import AgentError
 from agent.health import AgentStatus
 from agent.jobs import Jobs
@@ -29,7 +31,10 @@ from agent.probe import Probe
 from agent.sources.follower import Follower
 from agent.sources.opening import PbxSources, follow
 from agent.sources.status import SourceStatus
+from agent.store import coverage
+from agent.store.coverage import DayCounts
 from agent.store.engine import Store, open_store
+from agent.store.filling import Filling, fill
 from agent.store.holder import holder_of
 from agent.store.journal import Journal
 from agent.store.merge import MergeResult, ToldCall, merging
@@ -180,8 +185,15 @@ class Daemon:
         self._connectors = [self._connector(pbx) for pbx in settings.pbx]
         sources = [source for pbx in settings.pbx for source in self._sources(pbx)]
         self._followers = [source for source in sources if isinstance(source, Follower)]
+        verified = DailyCoverage([self._sources_of(pbx) for pbx in settings.pbx], store=store, writer=writer)
         self._tally = SqliteTally(store.path, writer)
-        self._jobs = Jobs(store=store, journal=journal, settings=settings.store, reconcile=self._reconcile_daily)
+        self._jobs = Jobs(
+            store=store,
+            journal=journal,
+            settings=settings.store,
+            reconcile=self._reconcile_daily,
+            verify=verified.verify_due,
+        )
         self._probe = Probe(
             settings,
             version=version(PROGRAM),
@@ -206,14 +218,17 @@ class Daemon:
             encoding=encoding,
         )
 
-    def _sources(self, pbx: AsteriskSettings) -> Iterator[Follower | SourceStatus]:
-        of = PbxSources(
+    def _sources_of(self, pbx: AsteriskSettings) -> PbxSources:
+        return PbxSources(
             site=self._settings.site,
             pbx=pbx,
             encoding=self._settings.encoding_of(pbx),
             rules=lambda: self._rules[pbx.name],
             assign=lambda facts: assign(self._settings.tenancy, facts),
         )
+
+    def _sources(self, pbx: AsteriskSettings) -> Iterator[Follower | SourceStatus]:
+        of = self._sources_of(pbx)
         on_found = self._syncer.wake if self._syncer else _nothing
         for source in pbx.sources:
             yield follow(source, of, store=self._store, writer=self._writer, on_found=on_found)
@@ -353,6 +368,14 @@ class Daemon:
         if self._syncer is not None and result.new + result.amended:
             self._syncer.wake()
         return result
+
+    async def fill(self, filling: Filling) -> int:
+        """Mark gaps as filled."""
+        return await self._writer.transact(partial(fill, filling=filling, now=self._writer.now_text()))
+
+    async def keep_day(self, counts: DayCounts) -> None:
+        """Keep what the verification of a day found."""
+        await self._writer.transact(partial(coverage.keep, counts=counts))
 
     async def rebuild(
         self, *, since: datetime, until: datetime | None, dry_run: bool

@@ -40,6 +40,21 @@ class SourceHealth(_Part):
     warnings: tuple[str, ...] = ()
 
 
+class CoverageHealth(_Part):
+    """The latest day whose calls were held against what the PBX wrote down itself."""
+
+    day: str
+    source: str
+    known: int  # to the PBX
+    held: int
+    missing: int
+    extra: int
+    untold: int  # held, and the source cannot know them
+    differing: int
+    trouble: str | None = None  # why it could not be verified
+    at: datetime
+
+
 class PbxHealth(_Part):
     """One PBX's line and what came over it."""
 
@@ -59,6 +74,7 @@ class PbxHealth(_Part):
     unfilled_gaps: int = 0  # of the last 7 days, those that ended
     unfilled_seconds: float = 0.0
     sources: tuple[SourceHealth, ...] = ()
+    coverage: CoverageHealth | None = None  # None: no day was verified yet
     warnings: tuple[str, ...] = ()
 
 
@@ -161,6 +177,10 @@ def problems_of(status: AgentStatus) -> tuple[str, ...]:
         for source in pbx.sources:
             troubles = [source.trouble] if source.trouble else []
             found += [f"source {source.name} of PBX {pbx.name}: {words}" for words in (*troubles, *source.warnings)]
+        if pbx.coverage is not None and pbx.coverage.missing:
+            day, count = pbx.coverage.day, pbx.coverage.missing
+            found.append(f"PBX {pbx.name} knows {count} calls of {day} that are missing here: "
+                         f"edge-agent verify --day {day} --heal")  # fmt: skip
     if not status.pbx:
         found.append("no PBX is configured: add a [[pbx]] section to the settings")
     found += _of_centre(status.central)

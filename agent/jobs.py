@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -19,19 +19,28 @@ log = logging.getLogger(__name__)
 _PRUNE_MINUTES: Final = 10
 _RECONCILE_MINUTES: Final = 60
 _RECONCILE_JITTER_SECONDS: Final = 1800
+_VERIFY_MINUTES: Final = 20
+_FIRST_VERIFY: Final = timedelta(minutes=5)  # after a start, when what was missed has been read
 
 
 class Jobs:
     """The scheduled work of one agent."""
 
     def __init__(
-        self, *, store: Store, journal: Journal, settings: StoreSettings, reconcile: Callable[[], Awaitable[None]]
+        self,
+        *,
+        store: Store,
+        journal: Journal,
+        settings: StoreSettings,
+        reconcile: Callable[[], Awaitable[None]],
+        verify: Callable[[], Awaitable[None]],
     ) -> None:
         self.damage: str | None = None  # what is wrong with the database and what to do, for `status`
         self._store = store
         self._journal = journal
         self._settings = settings
         self._reconcile = reconcile
+        self._verify = verify
 
     async def run(self) -> None:
         """Work by the clock until cancelled. A bug in a job ends the agent, as everywhere."""
@@ -50,6 +59,9 @@ class Jobs:
         # Once a day it does something; sites that were switched on together do not all come at once.
         look = IntervalTrigger(minutes=_RECONCILE_MINUTES, jitter=_RECONCILE_JITTER_SECONDS, timezone=UTC)
         scheduler.add_job(guarded, look, [self._reconcile], coalesce=True, max_instances=1)
+        # At the quiet hour it does something, or as soon after it as the agent runs.
+        hour = IntervalTrigger(minutes=_VERIFY_MINUTES, start_date=datetime.now(UTC) + _FIRST_VERIFY, timezone=UTC)
+        scheduler.add_job(guarded, hour, [self._verify], coalesce=True, max_instances=1)
         scheduler.start()
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -13,6 +13,7 @@ from agent.health import (
     BacklogHealth,
     CallsHealth,
     CentralHealth,
+    CoverageHealth,
     DatabaseHealth,
     LiveStoreHealth,
     PbxHealth,
@@ -23,6 +24,7 @@ from agent.health import (
 from agent.live.feed import LiveFeed
 from agent.pbx.feed import LineState, LineStatus
 from agent.sources.status import SourceStatus
+from agent.store.coverage import DayCounts
 from agent.store.outbox import SqliteOutbox
 from agent.store.repository import Repository
 from agent.store.tally import SqliteTally
@@ -102,6 +104,7 @@ class Probe:
         gaps: dict[str, datetime] = {}
         unfilled: dict[str, tuple[int, float]] = {}
         latest: dict[str, datetime] = {}
+        verified: dict[str, DayCounts] = {}
         try:
             calls = await self._calls()
             backlog = _backlog(await self._outbox.backlog())
@@ -109,6 +112,7 @@ class Probe:
             sizes = await self._repository.sizes()
             gaps = {gap.pbx: gap.from_at for gap in await self._repository.gaps(limit=100) if gap.to_at is None}
             unfilled = await self._repository.unfilled_gaps(datetime.now(UTC) - GAPS_SHOWN)
+            verified = await self._repository.coverage()
             for line in self._lines:
                 last = await self._repository.last_call_time(line.pbx)
                 if last is not None:
@@ -128,7 +132,9 @@ class Probe:
             pid=os.getpid(),
             started_at=self._started_at,
             resident_bytes=_resident_bytes(),
-            pbx=tuple(self._pbx(line, gaps=gaps, unfilled=unfilled, latest=latest) for line in self._lines),
+            pbx=tuple(
+                self._pbx(line, gaps=gaps, unfilled=unfilled, latest=latest, verified=verified) for line in self._lines
+            ),
             calls=calls,
             backlog=backlog,
             central=self._central().model_copy(update={"reconciled": reconciled}),
@@ -168,7 +174,9 @@ class Probe:
         gaps: dict[str, datetime],
         unfilled: dict[str, tuple[int, float]],
         latest: dict[str, datetime],
+        verified: dict[str, DayCounts],
     ) -> PbxHealth:
+        counts = verified.get(line.pbx)
         count, seconds = unfilled.get(line.pbx, (0, 0.0))
         return PbxHealth(
             name=line.pbx,
@@ -187,6 +195,7 @@ class Probe:
             unfilled_gaps=count,
             unfilled_seconds=seconds,
             sources=tuple(_source(source) for source in self._sources if source.pbx == line.pbx),
+            coverage=CoverageHealth.model_validate(counts.as_dict()) if counts is not None else None,
             warnings=(*line.warnings.values(), *self._ignored(line.pbx)),
         )
 

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from agent.cli.faults import CommandFailed
+from agent.cli.gaps_backfill import backfill
 from agent.cli.output import AsJson, counted, length, moment, printable, say, say_json, table, zone
+from agent.cli.second_sources import HOW_TO_ADD
 from agent.cli.settings import DEFAULT_FILE, ConfigFile, load_to_look
 from agent.cli.times import parse_moment
 
@@ -23,11 +25,9 @@ _WORDS: Final = {
     "agent_stopped": "the agent was stopped",
     "agent_down": "the agent ended without a word",
 }
-_HOW_TO_FILL: Final = (
-    "    [[pbx.sources]]",
-    '    kind = "cdr-csv"',
-    '    path = "/var/log/asterisk/cdr-csv/Master.csv"',
-)
+
+
+app.command("backfill")(backfill)
 
 
 @app.callback()
@@ -63,7 +63,7 @@ def list_gaps(
         say("There is no such gap.")
         return
     for line in table(
-        (f"FROM ({zone()})", "TO", "LENGTH", "PBX", "WHY", "FILLED"), [_row(gap) for gap in found[:_SHOWN]]
+        ("ID", f"FROM ({zone()})", "TO", "LENGTH", "PBX", "WHY", "FILLED"), [_row(gap) for gap in found[:_SHOWN]]
     ):
         say(line)
     if len(found) > _SHOWN:
@@ -105,7 +105,7 @@ def _row(gap: dict[str, Any]) -> tuple[str, ...]:  # Any: columns
     if gap["reason"] == "line_lost" and gap["detail"]:
         why = f"{why}: {gap['detail']}"
     until = moment(gap["to_at"]) if gap["to_at"] is not None else "goes on"
-    return moment(gap["from_at"]), until, length(gap["seconds"]), gap["pbx"], why, _filled(gap)
+    return str(gap["id"]), moment(gap["from_at"]), until, length(gap["seconds"]), gap["pbx"], why, _filled(gap)
 
 
 def _filled(gap: dict[str, Any]) -> str:  # Any: columns
@@ -124,5 +124,5 @@ def _tell_how_to_fill(found: list[dict[str, Any]], settings: "Settings") -> None
     say(f"The gaps of {names} cannot be filled, because no second source is configured. If Asterisk writes CDRs to a")
     say("file, add below its [[pbx]] section (CEL and others: docs/sources.md), and start the agent again:")
     say()
-    for line in _HOW_TO_FILL:
+    for line in HOW_TO_ADD:
         say(line)

@@ -16,8 +16,8 @@ from agent.cli.settings import DEFAULT_FILE, ConfigFile, load_to_look
 
 if TYPE_CHECKING:
     from agent.cli.cdr_files import Line, Reject
-    from agent.sources.cdr_scratch import Scratch
     from agent.cli.import_target import Target
+    from agent.sources.cdr_scratch import Scratch
     from agent.store.merge import MergeResult
     from config.settings import AsteriskSettings, Settings
 
@@ -71,9 +71,9 @@ def import_files(
     one call become one call; calls that are known already gain what they lacked. Doing it again changes nothing, so
     it may be stopped at any time. It works while the agent runs, and without it.
     """
-    from agent.sources.cdr_scratch import Scratch
     from agent.cli.import_target import target
     from agent.pbx.asterisk.cdr import UnknownColumns, columns_of
+    from agent.sources.cdr_scratch import Scratch
 
     settings = load_to_look(file)
     asterisk = _pbx(settings, pbx)

@@ -11,8 +11,8 @@ from typing import Final
 
 from agent.calls.rules import CallRules
 from agent.calls.tenancy import assign
-from agent.sources.cdr_scratch import StagedCall
 from agent.pbx.asterisk.cdr_calls import call_of
+from agent.sources.cdr_scratch import StagedCall
 from agent.store.merge import ToldCall, told_text
 from config.settings import TenancySettings
 

@@ -1,15 +1,21 @@
-"""Where imported calls go: through the running agent, or into the database that no agent holds."""
+"""Where calls that were read go: through the running agent, or into the database that no agent holds."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
+
+import orjson
 
 from agent.cli.client import RunningAgent
 from agent.cli.faults import NotRunning
 
 if TYPE_CHECKING:
+    from agent.coverage.account import SourceCall
+    from agent.store.coverage import DayCounts
     from agent.store.engine import Store
+    from agent.store.filling import Filling
     from agent.store.merge import MergeResult
     from agent.store.writer import Writer
     from config.settings import Settings
@@ -28,6 +34,21 @@ class Target(Protocol):
         Raises CommandFailed or StoreUnavailable; what was kept before stays.
         """
         ...
+
+    def fill(self, filling: "Filling") -> int:
+        """Mark gaps as filled; how many. Raises as `tell` does."""
+        ...
+
+    def keep_day(self, counts: "DayCounts") -> None:
+        """Keep what a day's verification found. Raises as `tell` does."""
+        ...
+
+
+def told_text_of(calls: "Sequence[SourceCall]") -> bytes:
+    """Calls as `Target.tell` takes them."""
+    from agent.store.merge import ToldCall, told_text
+
+    return told_text([ToldCall(call.row, call.tenant) for call in calls])
 
 
 @contextmanager
@@ -64,6 +85,12 @@ class _Agent:
 
         return MergeResult(**self._agent.tell("/v1/calls/merge", calls))
 
+    def fill(self, filling: "Filling") -> int:
+        return int(self._agent.tell("/v1/gaps/fill", orjson.dumps(filling.as_dict()))["filled"])
+
+    def keep_day(self, counts: "DayCounts") -> None:
+        self._agent.tell("/v1/coverage", orjson.dumps(counts.as_dict()))
+
 
 class _Database:
     at_once = 1000
@@ -85,6 +112,16 @@ class _Database:
 
         return self._runner.run(self._writer.transact(merging(read_told(calls), now=self._writer.now_text())))
 
+    def fill(self, filling: "Filling") -> int:
+        from agent.store.filling import fill
+
+        return self._runner.run(self._writer.transact(partial(fill, filling=filling, now=self._writer.now_text())))
+
+    def keep_day(self, counts: "DayCounts") -> None:
+        from agent.store import coverage
+
+        self._runner.run(self._writer.transact(partial(coverage.keep, counts=counts)))
+
 
 class _Nowhere:
     """Only looks what would become of them."""
@@ -100,3 +137,9 @@ class _Nowhere:
 
         with LocalCalls.of(self._settings) as local:
             return merging(read_told(calls), now="", dry_run=True)(local.connection)
+
+    def fill(self, filling: "Filling") -> int:
+        return 0
+
+    def keep_day(self, counts: "DayCounts") -> None:
+        return None

@@ -220,7 +220,7 @@ class LocalCalls:
     def gaps(self, *, pbx: str | None = None, since: datetime | None = None, unfilled: bool = False) -> list[Row]:
         """Times in which a PBX was not heard, the latest first; `since`: those that ended later."""
         return self._rows(
-            "SELECT pbx, from_at, to_at, reason, detail, backfilled_at, filled_by, calls_found FROM gap "
+            "SELECT id, pbx, from_at, to_at, reason, detail, backfilled_at, filled_by, calls_found FROM gap "
             "WHERE (?1 IS NULL OR pbx = ?1) AND (?2 IS NULL OR to_at IS NULL OR to_at >= ?2) "
             "AND NOT (?3 AND backfilled_at IS NOT NULL) ORDER BY id DESC",
             pbx,

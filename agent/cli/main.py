@@ -20,6 +20,7 @@ from agent.cli.record import record
 from agent.cli.replay import replay
 from agent.cli.run import run_agent
 from agent.cli.status import show_status
+from agent.cli.verify import verify
 from agent.cli.version import show_version
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ app.command("status")(show_status)
 app.add_typer(calls.app, name="calls")
 app.command("live")(show_live)
 app.add_typer(gaps.app, name="gaps")
+app.command("verify")(verify)
 app.command("enroll")(enroll)
 app.add_typer(credential_app, name="credential")
 app.add_typer(outbox.sync_app, name="sync")

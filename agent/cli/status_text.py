@@ -1,4 +1,4 @@
-"""A status as a person reads it: the verdict first, then what it rests on, in at most seventeen lines."""
+"""A status as a person reads it: the verdict first, then what it rests on, in at most eighteen lines."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -8,8 +8,8 @@ from agent.cli.output import Colour, ago, counted, length, painted, printable, s
 if TYPE_CHECKING:
     from agent.health import AgentStatus, PbxHealth
 
-MAX_LINES: Final = 17
-_FIXED_LINES: Final = 12  # the verdict and the eleven lines below the PBXes
+MAX_LINES: Final = 18
+_FIXED_LINES: Final = 13  # the verdict and the twelve lines below the PBXes
 _COLOURS: Final = {"ok": Colour.GOOD, "degraded": Colour.CAREFUL, "stopped": Colour.BAD}
 _CLOCK_SECONDS: Final = 1.0  # below it, two clocks agree as far as calls are concerned
 
@@ -30,6 +30,7 @@ def status_lines(status: "AgentStatus", *, now: datetime) -> list[str]:
         ("quarantine", _quarantine(status)),
         ("gaps", _gaps(status)),
         *_source_lines(status, now=now),
+        ("coverage", _coverage(status)),
         ("centre", _centre(status, now=now)),
         ("disk", _disk(status)),
         ("database", _database(status, now=now)),
@@ -135,6 +136,38 @@ def _source_lines(status: "AgentStatus", *, now: datetime) -> list[tuple[str, st
     aside = f"; {counted(rejects, 'record')} set aside: edge-agent gaps rejects" if rejects else ""
     more = f" and {len(told) - 2} more" if len(told) > 2 else ""
     return [("sources", f"{', '.join(told[:2])}{more}{aside}")]
+
+
+def _coverage(status: "AgentStatus") -> str:
+    """The days that were verified last, what is not well first."""
+    told = [(_rank(pbx), _covered(pbx, is_only=len(status.pbx) == 1)) for pbx in status.pbx]
+    shown = [text for _, text in sorted(told, key=lambda one: one[0])]
+    more = f" and {len(shown) - 2} more: edge-agent verify --history" if len(shown) > 2 else ""
+    return f"{'; '.join(shown[:2])}{more}" if shown else "no PBX is configured"
+
+
+def _rank(pbx: "PbxHealth") -> int:
+    covered = pbx.coverage
+    if not pbx.sources or covered is None:
+        return 2
+    if covered.trouble is not None:
+        return 1
+    return 0 if covered.missing or covered.extra or covered.differing else 3
+
+
+def _covered(pbx: "PbxHealth", *, is_only: bool) -> str:
+    of = "" if is_only else f"{pbx.name} "
+    covered = pbx.coverage
+    if not pbx.sources:
+        return f"{of}NOT VERIFIED, since no second source is configured: docs/sources.md"
+    if covered is None:
+        return f"{of}no day verified yet"
+    if covered.trouble is not None:
+        return f"{of}{covered.day} could not be verified: {covered.trouble}"
+    wrong = [f"{getattr(covered, name)} {name}" for name in ("missing", "extra", "differing") if getattr(covered, name)]
+    held = covered.known - covered.missing
+    told = f"{held:,} calls of the PBX's {covered.known:,}, {', '.join(wrong) or 'nothing missing'}"
+    return f"{of}{covered.day}: {told}{': edge-agent verify' if wrong else ''}"
 
 
 def _centre(status: "AgentStatus", *, now: datetime) -> str:

@@ -16,15 +16,18 @@ from agent.health import (
     BacklogHealth,
     CallsHealth,
     CentralHealth,
+    CoverageHealth,
     DatabaseHealth,
     PbxHealth,
     SourceHealth,
     Verdict,
     problems_of,
 )
+from agent.store import coverage
 from config.describe import fingerprint
 
 if TYPE_CHECKING:
+    from agent.store.coverage import DayCounts
     from config.settings import PbxSettings, Settings
 
 _GAPS_SHOWN = timedelta(days=7)
@@ -66,6 +69,7 @@ def _with_calls(status: AgentStatus, calls: LocalCalls, settings: "Settings") ->
     gaps = [gap for gap in calls.gaps(since=datetime.now(UTC) - _GAPS_SHOWN, unfilled=True) if gap["to_at"]]
     read = {(row["pbx"], row["source"]): row for row in calls.source_places()}
     by_name = {pbx.name: pbx for pbx in settings.pbx}
+    verified = coverage.latest(calls.connection)
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     return status.model_copy(
         update={
@@ -76,6 +80,7 @@ def _with_calls(status: AgentStatus, calls: LocalCalls, settings: "Settings") ->
                         "open_gap_since": calls.open_gap_since(pbx.name),
                         "unfilled_gaps": sum(gap["pbx"] == pbx.name for gap in gaps),
                         "unfilled_seconds": sum(_seconds(gap) for gap in gaps if gap["pbx"] == pbx.name),
+                        "coverage": _coverage(verified.get(pbx.name)),
                         "sources": _sources(by_name[pbx.name], read),
                     }
                 )
@@ -86,6 +91,10 @@ def _with_calls(status: AgentStatus, calls: LocalCalls, settings: "Settings") ->
             "database": status.database.model_copy(update={"journal_size": calls.counter("journal_bytes")}),
         }
     )
+
+
+def _coverage(counts: "DayCounts | None") -> CoverageHealth | None:
+    return CoverageHealth.model_validate(counts.as_dict()) if counts is not None else None
 
 
 def _seconds(gap: dict[str, Any]) -> float:  # Any: columns

@@ -12,8 +12,8 @@ import asyncio
 import logging
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -88,6 +88,13 @@ async def quick_check(path: Path) -> list[str]:
 
     with faults_of(path):
         return await asyncio.to_thread(look)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection of one's own for reads, to be used in any thread. Raises StoreUnavailable."""
+    with faults_of(path), closing(_connect_reader(path)) as connection:
+        yield connection
 
 
 class EdgeConnection(aiosqlite.Connection):

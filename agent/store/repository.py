@@ -11,6 +11,8 @@ from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from agent.store import coverage
+from agent.store.coverage import DayCounts
 from agent.store.engine import Store, wal_file
 from agent.store.faults import faults_of
 from agent.store.tables import Counter, Gap
@@ -92,6 +94,10 @@ class Repository:
             count, seconds = found.get(pbx, (0, 0.0))
             found[pbx] = (count + 1, seconds + (to_at - from_at).total_seconds())
         return found
+
+    async def coverage(self) -> dict[str, DayCounts]:
+        """What the latest verification of each PBX found."""
+        return await self._store.reader.run(coverage.latest)
 
     async def reassign(self, tenant_of: Callable[[Call], str | None]) -> Reassigned:
         """Give every unassigned call to the tenant that `tenant_of` names, and have it sent.

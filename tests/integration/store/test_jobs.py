@@ -27,7 +27,7 @@ async def test_a_time_zone_nobody_knows_is_no_hindrance(
 ) -> None:
     monkeypatch.setenv("TZ", "Nowhere/At-All")
 
-    jobs = Jobs(store=store, journal=journal, settings=StoreSettings(), reconcile=_nothing)
+    jobs = Jobs(store=store, journal=journal, settings=StoreSettings(), reconcile=_nothing, verify=_nothing)
     await _run_briefly(jobs)
 
     assert jobs.damage is None
@@ -49,7 +49,7 @@ async def test_a_database_too_large_for_a_check_at_the_start_is_checked_once_the
     monkeypatch.setattr(working, "quick_check", quick_check)
     async with open_store(database) as store:
         journal = Journal(store, await Writer.over(store.connection))
-        jobs = Jobs(store=store, journal=journal, settings=StoreSettings(), reconcile=_nothing)
+        jobs = Jobs(store=store, journal=journal, settings=StoreSettings(), reconcile=_nothing, verify=_nothing)
         await _run_briefly(jobs)
 
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]

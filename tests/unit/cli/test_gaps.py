@@ -60,7 +60,7 @@ def test_gaps_are_listed_with_reason_length_and_how_to_fill_them(site: LocalSite
     keep_gaps(site)
     lines = site.run("gaps", "list").stdout.splitlines()
     assert lines[1] == (
-        "2026-11-22 12:04:00  2026-11-22 12:05:00  1 min   main  the line broke: the PBX closed the connection  no"
+        "3   2026-11-22 12:04:00  2026-11-22 12:05:00  1 min   main  the line broke: the PBX closed the connection  no"
     )
     assert "the agent was stopped" in lines[3]
     assert "The gaps of main cannot be filled" in lines[5]
@@ -116,7 +116,10 @@ def test_a_status_tells_how_far_a_source_was_read(site: LocalSite) -> None:
     fill(site, begin + 2 * MINUTE)
     lines = site.run("status").stdout.splitlines()
     assert "gaps        2 gaps of the last 7 days not filled, 2 min in all" in lines
-    assert "sources     cdr-csv of main read until 58 min ago (7 records); 1 record set aside: edge-agent gaps rejects" in lines
+    assert (
+        "sources     cdr-csv of main read until 58 min ago (7 records); 1 record set aside: edge-agent gaps rejects"
+        in lines
+    )
 
 
 def test_what_was_set_aside_is_listed_without_obeying_it(site: LocalSite) -> None:

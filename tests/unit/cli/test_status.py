@@ -10,9 +10,11 @@ from agent.health import (
     BacklogHealth,
     CallsHealth,
     CentralHealth,
+    CoverageHealth,
     DatabaseHealth,
     LiveStoreHealth,
     PbxHealth,
+    SourceHealth,
     Verdict,
     problems_of,
 )
@@ -61,8 +63,8 @@ def test_a_status_tells_the_verdict_first_and_the_rest_in_order() -> None:
     lines = status_lines(running(), now=NOON)
     assert lines[0] == "OK: istanbul-1 captures; 2 live calls, nothing waiting to be sent"
     assert [line[:12].strip() for line in lines[1:]] == [
-        "PBX main", "live calls", "today", "backlog", "quarantine", "gaps", "centre", "disk", "database",
-        "clock", "agent",
+        "PBX main", "live calls", "today", "backlog", "quarantine", "gaps", "coverage", "centre", "disk",
+        "database", "clock", "agent",
     ]  # fmt: skip
     assert lines[1] == (
         "PBX main    connected for 2 h, 127.0.0.1:5038, 11.0.0, last event 2 s ago, last call 3 min ago"
@@ -150,3 +152,25 @@ def test_before_the_first_start_there_is_no_database_and_that_is_no_fault(site: 
     assert result.exit_code == ExitCode.NOT_RUNNING
     assert f"database    {site.database}: none yet" in result.stdout
     assert not site.database.parent.exists()
+
+
+def test_the_day_that_was_verified_last_is_told_and_what_is_missing_is_a_problem() -> None:
+    (pbx,) = running().pbx
+    source = SourceHealth(name="cdr-csv", kind="cdr-csv", place="/Master.csv")
+    day = CoverageHealth(
+        day="2026-11-21", source="cdr-csv", known=1204, held=1204, missing=0, extra=0, untold=0, differing=0, at=NOON
+    )
+
+    def told(coverage: CoverageHealth | None, *sources: SourceHealth) -> str:
+        status = running(pbx=(pbx.model_copy(update={"coverage": coverage, "sources": sources}),))
+        return next(line for line in status_lines(status, now=NOON) if line.startswith("coverage"))
+
+    assert told(None) == "coverage    NOT VERIFIED, since no second source is configured: docs/sources.md"
+    assert told(None, source) == "coverage    no day verified yet"
+    assert told(day, source) == "coverage    2026-11-21: 1,204 calls of the PBX's 1,204, nothing missing"
+    lost = day.model_copy(update={"missing": 4, "held": 1200})
+    assert told(lost, source) == "coverage    2026-11-21: 1,200 calls of the PBX's 1,204, 4 missing: edge-agent verify"
+    (problem,) = problems_of(running(pbx=(pbx.model_copy(update={"coverage": lost}),)))
+    assert problem == (
+        "PBX main knows 4 calls of 2026-11-21 that are missing here: edge-agent verify --day 2026-11-21 --heal"
+    )
