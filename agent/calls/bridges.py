@@ -49,6 +49,19 @@ class Bridges:
         first = next(self.members(bridge), None)
         return first[1].bridge_kind if first is not None else None
 
+    def listed_as(self, bridge: str, kind: BridgeKind | None) -> BridgeKind:
+        """What being in a bridge means that one more channel is listed in; `kind` is what its application tells.
+
+        Who was parked stays in the application of parking when somebody takes him up.
+        """
+        known = self.kind_of(bridge)
+        if kind is BridgeKind.TALK and known is BridgeKind.HOLDING:
+            for _, leg in self.members(bridge):
+                leg.bridge_kind = kind
+        if known is None or kind is BridgeKind.TALK:
+            return kind or BridgeKind.TALK
+        return known
+
     def join(self, call: LiveCall, leg: Leg, bridge: str, kind: BridgeKind, at: datetime) -> None:
         """A leg is in a bridge now, and connected with whoever else is there."""
         if leg.bridge == bridge:

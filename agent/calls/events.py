@@ -63,6 +63,7 @@ class ChannelOpened:
     up: bool = False
     age_seconds: float | None = None
     bridge: str | None = None
+    """Empty: it is in none; None: nothing is told of it."""
     application: str = ""
     application_data: str = ""
 

@@ -112,6 +112,12 @@ class LiveCall:
             known = {name: value for name, value in facts.items() if value is not None}
             self.timeline.append({"at": iso_text(at), "event": event} | known)
 
+    def note_unheard(self, since: datetime, until: datetime) -> None:
+        """Nobody listened meanwhile; told even where there is no room, so that other sources are believed instead."""
+        if len(self.timeline) >= MAX_TIMELINE:
+            self.timeline.pop()
+        self.note(until, "unheard", since=iso_text(since))
+
     def put_last_note_in_its_place(self) -> None:
         """What was understood late stands where it happened."""
         place = len(self.timeline) - 1

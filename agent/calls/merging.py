@@ -1,19 +1,30 @@
-"""The same call told by two sources becomes one record; nothing known is overwritten by less. No I/O.
+"""The same call told by several sources becomes one record; nothing known is overwritten by less. No I/O.
 
-docs/call-record.md, "Several sources", says the rules.
+docs/call-record.md, "Several sources", says the rules. An account is what one source tells of a call: columns by name.
+The record depends on the accounts alone, not on the order in which they came.
 """
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from enum import IntEnum
 from typing import Any, Final
 
+from agent.calls.queue_merging import queue_told_again, with_queue
 from sync.models import Disposition
 
 Row = Mapping[str, Any]  # Any: the columns' own types
 
+CEL: Final = "cel"
+CDR: Final = "cdr"
+QUEUE_LOG: Final = "queue_log"
+_WRITTEN_DOWN: Final = frozenset({CEL, CDR, QUEUE_LOG})  # all others are live feeds
+
 # Filled where nothing is known, each for itself.
-_DESCRIPTIVE: Final = ("caller_id", "caller_name", "callee_id", "queue", "conference", "recording")
+_DESCRIPTIVE: Final = (
+    "caller_id", "caller_name", "callee_id", "queue", "queue_position", "conference", "recording",
+)  # fmt: skip
 _E164: Final = {"caller_e164": "caller_id", "callee_e164": "callee_id"}
+FILLED: Final = (*_DESCRIPTIVE, *_E164, "caller_presentation")
 # How it went: one source's word, or the other's.
 _OUTCOME: Final = (
     "status", "disposition", "pbx_answer_time", "answer_time", "answered_by", "last_answered_by", "ring_seconds",
@@ -22,25 +33,195 @@ _OUTCOME: Final = (
 _NEVER: Final = frozenset({"call_sid", "trace_id", "site", "pbx", "source", "legs", "timeline"})
 _TAKEN: Final = frozenset({Disposition.ANSWERED, Disposition.VOICEMAIL})
 _NEAR: Final = timedelta(seconds=1)  # what whole seconds can hide
+_AT_ONCE: Final = timedelta(seconds=0.2)  # how far two who heard the same may be apart
+# What nobody writes down of a leg, and of what happens.
+_OF_A_LEG: Final = frozenset({"ring_time", "number", "caller_name", "hold_seconds"})
+_ONLY_HEARD: Final = frozenset({"held", "unheld", "ringing"})
 
 
-def merged(stored: Row, told: Row, *, heard_whole: bool) -> dict[str, Any]:  # Any: as above
-    """What changes in the stored record of a call because a CDR tells of it too; nothing if it tells nothing new.
+class Rank(IntEnum):
+    """How good an account is; the best one is the record, the others fill in what it lacks."""
 
-    `heard_whole`: a live feed told the stored record, and nothing was missed meanwhile. Marks of estimates are
-    looked at as well. To say the same twice changes nothing the second time.
+    HEARD_WHOLE = 0
+    EVENT_LOG = 1  # CEL, to the call's end
+    HEARD_TO_ITS_END = 2  # by a live feed that missed a part of it
+    EVENT_LOG_CUT_OFF = 3
+    HEARD_IN_PART = 4
+    RECORDS = 5  # CDR
+    QUEUE = 6
+
+
+def rank_of(account: Row) -> Rank:
+    """By its source and by what is missing in it."""
+    match account["source"]:
+        case "cel":
+            return Rank.EVENT_LOG_CUT_OFF if account.get("end_estimated") else Rank.EVENT_LOG
+        case "cdr":
+            return Rank.RECORDS
+        case "queue_log":
+            return Rank.QUEUE
+        case _:
+            if account.get("end_estimated"):
+                return Rank.HEARD_IN_PART
+            return Rank.HEARD_TO_ITS_END if was_missed(account) else Rank.HEARD_WHOLE
+
+
+def is_part(account: Row) -> bool:
+    """Whether it tells only some columns, which is nothing to begin a record with."""
+    return "legs" not in account
+
+
+def combined(accounts: Iterable[Row]) -> dict[str, Any]:  # Any: as above
+    """The record of a call of which each source gave one account."""
+    best, *others = sorted(accounts, key=_by_worth)
+    row, sources = dict(best), [str(best["source"])]
+    for other in sorted(others, key=rank_of):
+        told = {name: value for name, value in _supplied(row, best, other).items() if row.get(name) != value}
+        if told:
+            row |= told
+            sources.append(str(other["source"]))
+    return row | {"source": "+".join(sources)}
+
+
+def with_account(stored: Row, accounts: Mapping[str, Row], told: Row) -> tuple[dict[str, Any], dict[str, Row]]:
+    """The record, and the accounts to be kept beside it, once `told` is known too.
+
+    `accounts` are those that were kept beside the stored record, by source: none if one source told all of it. With a
+    call that was heard whole only what filled it in is kept.
     """
-    sources = str(stored["source"]).split("+")
-    if sources == [told["source"]]:
-        changes = _told_again(stored, told)
-    elif heard_whole and not stored["start_estimated"] and not stored["end_estimated"]:
-        changes = _fill(stored, told)
-    else:
-        changes = _complete(stored, told)
-    changes = {name: value for name, value in changes.items() if stored.get(name) != value}
-    if changes and told["source"] not in sources:
-        changes["source"] = "+".join([*sources, str(told["source"])])
+    source, first = str(told["source"]), _first_source(stored)
+    known = dict(accounts)
+    if not accounts or is_part(accounts.get(first, stored)):
+        known[first] = {**stored, "source": first, **accounts.get(first, {})}
+    known[source] = told_again(known[source], told) if source in known else told
+    row = combined(known.values())
+    if not accounts and row["source"] == first and _is_same(row, stored):
+        row["source"] = stored["source"]  # of a record from before accounts were kept
+    if len(known) == 1:
+        return row, {}
+    if rank_of(min(known.values(), key=_by_worth)) is not Rank.HEARD_WHOLE:
+        return row, known
+    told_it = row["source"].split("+")
+    parts = {name: _part(account) for name, account in known.items() if name in told_it}
+    return row, parts if len(parts) > 1 else {}
+
+
+def _first_source(stored: Row) -> str:
+    return str(stored["source"]).partition("+")[0]
+
+
+def _is_same(row: Row, stored: Row) -> bool:
+    return all(stored.get(name) == value for name, value in row.items() if name != "source")
+
+
+def _part(account: Row) -> Row:
+    """As much of it as a call that was heard whole may need."""
+    if account["source"] == QUEUE_LOG:
+        return account
+    return {name: account.get(name) for name in ("call_sid", "source", *FILLED)}
+
+
+def told_again(earlier: Row, later: Row) -> Row:
+    """One source's account after it told of the call once more: the later word, unless it knows less."""
+    if is_part(earlier) or is_part(later):
+        whole, other = (earlier, later) if is_part(later) else (later, earlier)
+        return {**whole, **{name: value for name, value in other.items() if whole.get(name) is None}}
+    if earlier["source"] == QUEUE_LOG:
+        return queue_told_again(earlier, later)
+    if earlier["source"] == CDR:
+        return {**earlier, **_told_again(earlier, later)}
+    return earlier if rank_of(later) > rank_of(earlier) else later
+
+
+def _by_worth(account: Row) -> tuple[bool, Rank, str]:
+    """A part is nothing to begin with, and otherwise as good as the whole of it."""
+    return is_part(account), rank_of(account), str(account["source"])
+
+
+def _supplied(row: Row, best: Row, other: Row) -> dict[str, Any]:
+    """What a lesser account adds to the record so far."""
+    rank = rank_of(best)
+    if other["source"] == QUEUE_LOG:
+        return with_queue(row, other, heard_whole=rank is Rank.HEARD_WHOLE)
+    if is_part(other):
+        return _fill(row, other) | _went_over(row, other, rank)
+    if rank is Rank.EVENT_LOG and other["source"] not in _WRITTEN_DOWN:
+        return _with_heard(row, other)
+    if rank in {Rank.HEARD_TO_ITS_END, Rank.EVENT_LOG_CUT_OFF, Rank.HEARD_IN_PART}:
+        return _complete(row, other)
+    return _fill(row, other)
+
+
+def _went_over(row: Row, other: Row, rank: Rank) -> dict[str, Any]:
+    """What seemed to be a call to who missed a part of it was a leg of another."""
+    into = other.get("merged_into")
+    return {"merged_into": into} if rank is not Rank.HEARD_WHOLE and row.get("merged_into") is None and into else {}
+
+
+# What was heard before the line broke
+
+
+def was_missed(account: Row) -> bool:
+    """Whether a live feed missed a part of the call."""
+    marks = account.get("start_estimated") or account.get("end_estimated")
+    return bool(marks) or any(entry.get("event") == "unheard" for entry in account.get("timeline", ()))
+
+
+def _with_heard(row: Row, heard: Row) -> dict[str, Any]:
+    """What CEL cannot tell, or only less exactly, and a live feed heard although it missed a part."""
+    changes = _fill(row, heard)
+    if row.get("merged_into") is None:
+        if not any("hold_seconds" in leg for leg in row["legs"]):
+            changes["hold_seconds"] = heard["hold_seconds"]
+        if row["hangup_source"] is None and any(entry.get("event") == "hangup" for entry in heard["timeline"]):
+            changes["hangup_source"] = heard["hangup_source"]
+    if heard["answered_by"] is not None and _are_at_once(row["answer_time"], heard["answer_time"]):
+        changes["answered_by"] = heard["answered_by"]
+    changes["legs"] = _with_unknown(row["legs"], heard["legs"])
+    changes["timeline"] = _with_untold(row["timeline"], heard["timeline"])
     return changes
+
+
+def _with_unknown(told: Iterable[Row], heard: Iterable[Row]) -> list[dict[str, Any]]:
+    """Legs with what is known of each only from having heard it."""
+    known = {leg.get("name"): leg for leg in heard}
+    legs = []
+    for leg in told:
+        other = known.get(leg.get("name"), {})
+        filled = {name: value for name, value in other.items() if name not in leg and name in _OF_A_LEG}
+        legs.append(dict(leg) | filled)
+    return legs
+
+
+def _with_untold(told: Iterable[Row], heard: Iterable[Row]) -> list[dict[str, Any]]:
+    """The timeline with what is never written down."""
+    entries = [dict(entry) for entry in told]
+    for entry in heard:
+        if entry.get("event") in _ONLY_HEARD:
+            place = next((number for number, one in enumerate(entries) if _when(one) > _when(entry)), len(entries))
+            entries.insert(place, dict(entry))
+            continue
+        for known in entries:
+            if (
+                known.get("event") == entry.get("event")
+                and known.get("who") == entry.get("who")
+                and _is_near(known, entry)
+            ):
+                known |= {name: value for name, value in entry.items() if name not in known}
+                break
+    return entries
+
+
+def _when(entry: Row) -> str:
+    return str(entry.get("at"))
+
+
+def _are_at_once(one: datetime | None, other: datetime | None) -> bool:
+    return one is not None and other is not None and abs(one - other) < _AT_ONCE
+
+
+def _is_near(one: Row, other: Row) -> bool:
+    return abs(datetime.fromisoformat(one["at"]) - datetime.fromisoformat(other["at"])) < _NEAR
 
 
 # A live feed and a CDR

@@ -46,7 +46,7 @@ from agent.calls.events import (
     Unheld,
     Unparked,
 )
-from agent.calls.leg import Leg, iso_text, leg_number
+from agent.calls.leg import Leg, leg_number
 from agent.calls.live_call import MAX_LEGS, MAX_LINKED, LiveCall
 from agent.calls.rules import CallRules, endpoint_of, queue_name
 from agent.calls.services import DIALLED_LEG, SPECIAL_EXTENSIONS
@@ -58,7 +58,9 @@ _PLUMBING: Final = (
     "Message/", "Surrogate/",
 )  # fmt: skip
 # The kind of a bridge, as the application of a listed channel tells it.
-_BRIDGE_KINDS: Final = {"Park": BridgeKind.HOLDING, "ConfBridge": BridgeKind.CONFERENCE}
+_BRIDGE_KINDS: Final = {
+    "Park": BridgeKind.HOLDING, "ParkedCall": BridgeKind.TALK, "ConfBridge": BridgeKind.CONFERENCE,
+}  # fmt: skip
 # A late or repeated word about a channel that is gone must not bring it back to life.
 _REMEMBERED_GONE: Final = 4096
 
@@ -103,7 +105,9 @@ class CallModel:
         self._gone_channels = _Recent()
         self._gone_linked = _Recent()
         self._last_heard_at: datetime | None = None
-        self._blind = False  # words may have been missed since the last list of channels
+        self._blind_since: datetime | None = (
+            None  # words may have been missed between then and the next list of channels
+        )
         self._awaited: frozenset[str] = frozenset()  # call_sids that a replay has to come to
         self._unlisted: frozenset[str] = frozenset()  # channels that the last list did not know
         self.ignored_channels = 0  # not followed, because there were too many
@@ -175,7 +179,7 @@ class CallModel:
                 self._opened(event)
             case LineLost():
                 self._last_heard_at = event.at
-                self._blind = True
+                self._blind_since = self._blind_since or event.at
             case SnapshotTaken():
                 self._snapshot_taken(event)
             case DialBegan() | DialEnded():
@@ -257,6 +261,8 @@ class CallModel:
 
     def _bridge_joined(self, call: LiveCall, leg: Leg, event: BridgeJoined) -> None:
         """Those who meet in a bridge are one call; in a conference or a parking lot they only happen to be together."""
+        if self._blind_since is not None:
+            leg.hears_music = False  # its end may have been missed
         if event.kind is BridgeKind.TALK:
             for other_call, other in list(self._bridges.members(event.bridge)):
                 call, leg = self._met(call, leg, other_call, other, event)
@@ -461,19 +467,29 @@ class CallModel:
             leg.dialled = True
         if event.application.lower() == "queue" and leg.application.lower() != "queue":
             call.queue = call.queue or queue_name(event.application_data)
-            if event.bridge is None and call.queued_since is None:
+            if not event.bridge and call.queued_since is None:
                 call.queued_since, call.queued_channel = event.at, leg.channel
         if event.application:
             services.in_application(call, leg, event.application, event.at)
-        if event.bridge is not None and leg.bridge != event.bridge:
-            if self._blind:
-                leg.hears_music = False  # whatever it waited for, it is elsewhere now
-            # They may have met at any moment while nobody listened; a call known to be answered has talked since then.
-            met_at = self._last_heard_at if self._blind and call.answered_at is not None else None
-            kind = _BRIDGE_KINDS.get(event.application, BridgeKind.TALK)
-            at = min(met_at or event.at, event.at)
-            connecting.join_bridge(self._bridges, call, leg, event.bridge, kind=kind, at=at)
+        if event.bridge is not None and (leg.bridge or "") != event.bridge:
+            self._elsewhere(call, leg, event, event.bridge)
         call.facts_changed = True
+
+    def _elsewhere(self, call: LiveCall, leg: Leg, event: ChannelOpened, bridge: str) -> None:
+        """The list of channels shows one in another bridge than it was heard to be in, or in none."""
+        since = self._blind_since
+        if since is not None:
+            leg.hears_music = False  # whatever it waited for, it is elsewhere now
+        if bridge:
+            # They may have met at any moment while nobody listened; a call known to be answered has talked since then.
+            met_at = since if since is not None and call.answered_at is not None else event.at
+            told = _BRIDGE_KINDS.get(event.application)
+            if told is BridgeKind.HOLDING and leg.bridge_kind is told:
+                told = BridgeKind.TALK  # it was parked before, and somebody took it up
+            kind = self._bridges.listed_as(bridge, told)
+            connecting.join_bridge(self._bridges, call, leg, bridge, kind=kind, at=min(met_at, event.at))
+        elif since is not None:  # else the word that it left may still be on its way
+            connecting.leave_bridge(self._bridges, call, leg, min(since, event.at))
 
     def _opening_told(self, call: LiveCall, leg: Leg, event: ChannelOpened) -> None:
         """The list of channels overtook the word that this one was created."""
@@ -525,6 +541,7 @@ class CallModel:
             self._end(call, at)
 
     def _end(self, call: LiveCall, at: datetime) -> None:
+        self._note_what_was_not_heard(call, at)
         call.stop_ringing(at)
         call.leave_queue(at)
         if all(leg.is_local for leg in call.attempts()):
@@ -549,28 +566,30 @@ class CallModel:
         Unless the line was cut, the word of their end may still be on its way from a busy PBX: until the next list.
         """
         unlisted = self._by_channel.keys() - event.channels
-        gone = unlisted if self._blind else unlisted & self._unlisted
+        gone = unlisted if self._blind_since is not None else unlisted & self._unlisted
         self._unlisted = frozenset(unlisted - gone)
-        if self._blind:
-            self._note_what_was_not_heard(event.at)
-        self._blind = False
-        for channel in [channel for channel in self._by_channel if channel in gone]:
-            call = self._by_channel.get(channel)
-            if call is None:
-                continue
-            heard = [moment for moment in (call.last_heard_at, self._last_heard_at) if moment is not None]
-            at = min(max(heard, default=event.at), event.at)
-            call.end_estimated = True
-            call.note_leg(event.at, "found_gone", call.legs[channel])
-            self._close_leg(call, call.legs[channel], at, None)
-
-    def _note_what_was_not_heard(self, until: datetime) -> None:
-        """Calls that went on while nobody listened may have been held, transferred or parked meanwhile."""
-        since = self._last_heard_at
-        if since is not None:
+        if self._blind_since is not None:
             for call in self.live_calls():
-                if call.started_at <= since:
-                    call.note(until, "unheard", since=iso_text(since))
+                self._note_what_was_not_heard(call, event.at)
+                for leg in call.legs.values():
+                    leg.hears_music = leg.hears_music and leg.bridge is not None  # its end may have been missed
+            self._blind_since = None
+        for channel in [channel for channel in self._by_channel if channel in gone]:
+            ended = self._by_channel.get(channel)
+            if ended is not None:
+                self._found_gone(ended, ended.legs[channel], event.at)
+
+    def _found_gone(self, call: LiveCall, leg: Leg, at: datetime) -> None:
+        heard = [moment for moment in (call.last_heard_at, self._last_heard_at) if moment is not None]
+        call.end_estimated = True
+        call.note_leg(at, "found_gone", leg)
+        self._close_leg(call, leg, min(max(heard, default=at), at), None)
+
+    def _note_what_was_not_heard(self, call: LiveCall, until: datetime) -> None:
+        """A call that went on while nobody listened may have been held, transferred or parked meanwhile."""
+        since = self._blind_since
+        if since is not None and call.started_at <= since:
+            call.note_unheard(since, until)
 
 
 def _opened_at(event: ChannelOpened) -> datetime:

@@ -30,13 +30,13 @@ class Maker:
 
     def told(self, staged: Iterable[StagedCall]) -> bytes:
         """Calls as the store reads them."""
-        return told_text([self._call(one) for one in staged])
+        return told_text(self._call(one) for one in staged)
 
     def _call(self, staged: StagedCall) -> ToldCall:
         call = call_of(staged.rows(), site=self.site, pbx=self.pbx, rules=self.rules, native_id=staged.native_id)
         # Without rules there is nothing to look at.
         tenant = assign(self.tenancy, call.facts(self.rules)).tenant if self.tenancy.rules else self.tenancy.default
-        return ToldCall(call.row, tenant)
+        return ToldCall.of(call.row, tenant)
 
 
 def slices(maker: Maker, staged: Iterator[StagedCall], *, lines: int, at_once: int) -> Iterator[tuple[bytes, int]]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, tzinfo
 from typing import Final
 
+from agent.calls.events import SnapshotTaken
 from agent.calls.rules import CallRules
 from agent.calls.tenancy import Assignment, CallFacts
 from agent.pbx.asterisk.cel import CEL_COLUMNS, CelReader, NoCelRow
@@ -30,11 +31,15 @@ class CelGatherer:
         zone: tzinfo,
         encoding: str,
         columns: Sequence[str] | None,
+        listed: Callable[[], SnapshotTaken | None] | None = None,
     ) -> None:
+        """`listed`: the channels that the PBX told last that it has, None while it is not heard."""
         self._reader = CelReader(columns or CEL_COLUMNS, zone=zone, encoding=encoding)
         self._rules = rules
         self._rules_used = rules()
         self._calls: CelCalls[_Place] = CelCalls(site=site, pbx=pbx, rules=self._rules_used, assign=assign)
+        self._listed = listed
+        self._list_taken: SnapshotTaken | None = None
         self._frontier: Mark | None = None
         self.last_at: datetime | None = None
 
@@ -55,11 +60,18 @@ class CelGatherer:
         return None
 
     def take_calls(self, *, seconds: float, is_at_end: bool) -> list[GatheredCall]:
-        """Calls that have ended."""
+        """Calls that have ended, those also of an Asterisk that crashed and does not list them."""
+        if is_at_end and self._listed is not None:
+            self._take_list(self._listed())
         ended = self._calls.take_ended()
         if not ended or self._frontier is None:
             return []
         return [GatheredCall(each.row, each.call.assignment.tenant, self._frontier) for each in ended]
+
+    def _take_list(self, listed: SnapshotTaken | None) -> None:
+        if listed is not None and listed is not self._list_taken:
+            self._list_taken = listed
+            self._calls.take_list(listed.channels)
 
     @property
     def first_unsettled(self) -> Mark | None:

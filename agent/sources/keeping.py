@@ -64,7 +64,7 @@ def keep_calls(
                 continue
             call = replace(call, row=call.row | {"call_sid": named.call_sid})  # noqa: PLW2901
         try:
-            result = merging([ToldCall(call.row, call.tenant)], now=now)(connection)
+            result = merging([ToldCall.of(call.row, call.tenant)], now=now)(connection)
         except (ValueError, TypeError, OverflowError) as exc:
             log.error("a call of a source cannot be written: %s", exc, extra={"call_sid": call.sid})
             rejects.append(Reject(call.sid, b"", f"it cannot be written: {exc}"))

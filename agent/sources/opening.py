@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from agent.calls.events import SnapshotTaken
 from agent.calls.rules import CallRules
 from agent.calls.tenancy import Assignment, CallFacts
 from agent.sources.cdr_gatherer import CdrGatherer
@@ -36,6 +37,8 @@ class PbxSources:
     encoding: str
     rules: Callable[[], CallRules]  # as they are now
     assign: Callable[[CallFacts], Assignment]
+    # The channels it told last that it has, None while it is not heard; not asked where sources are read once.
+    listed: Callable[[], SnapshotTaken | None] | None = None
 
 
 def follow(
@@ -105,6 +108,7 @@ def _gatherer(source: SourceSettings, of: PbxSources) -> Gatherer:
                 zone=zone,
                 encoding=of.encoding,
                 columns=source.columns or None,
+                listed=of.listed,
             )
         case SourceKind.QUEUE_LOG:
             return QueueLogGatherer(

@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from agent.store import rows
+from agent.store import accounts, rows
+from agent.store.accounts import Retelling
 from agent.store.rows import Encoded, EncodedCall, moment_of
 from agent.store.writer import enqueue, tenant_id_of
 
@@ -25,7 +26,7 @@ class Left(StrEnum):
     JOURNAL_BEGINS_LATER = "it began before the journal does"
     PARTLY_HEARD = "the journal does not hold all of it"
     KNOWN_BETTER = "the stored record knows its beginning or end, which the journal does not"
-    OTHER_SOURCE = "another source told of it too"
+    OTHER_SOURCE = "another source told of it too, and what each of them told was not kept"
     STILL_LIVE = "it is still going on"
     NOT_TOLD = "the journal tells no such call"
 
@@ -78,16 +79,17 @@ def amend(calls: Sequence[Retold], *, now: str, connection: sqlite3.Connection) 
     """Write what differs; to be run as one transaction. Calls that are not stored are passed over."""
     results = []
     for call, known in _found(connection, calls):
-        amended = _compare(call, known)
+        retelling = _retelling(connection, call, known)
+        amended = _compare(call, known, retelling)
         if amended.is_changed:
-            _write(connection, known, call, amended, now)
+            _write(connection, known, retelling, amended, now)
         results.append(amended)
     return results
 
 
 def compare(calls: Sequence[Retold], *, connection: sqlite3.Connection) -> list[Amended]:
     """The same without writing anything."""
-    return [_compare(call, known) for call, known in _found(connection, calls)]
+    return [_compare(call, known, _retelling(connection, call, known)) for call, known in _found(connection, calls)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class _Known:
     revision: int
     is_live: bool
     is_unsent: bool  # the centre cannot have confirmed it under its tenant's name
+    has_accounts: bool  # of several sources, each by itself
     row: EncodedCall
 
 
@@ -106,6 +109,7 @@ _READ: Final = f"""SELECT call.id, call.tenant_id, tenant.name, call.revision,
     EXISTS (SELECT 1 FROM live_call WHERE live_call.call_sid = call.call_sid),
     call.revision = 1 AND (EXISTS (SELECT 1 FROM outbox WHERE outbox.call_id = call.id)
         OR EXISTS (SELECT 1 FROM quarantine WHERE quarantine.call_id = call.id AND quarantine.revision = 1)),
+    EXISTS (SELECT 1 FROM account WHERE account.call_id = call.id),
     call.call_sid, {", ".join(f"call.{name}" for name in rows.CONTENT)}
     FROM call LEFT JOIN tenant ON tenant.id = call.tenant_id WHERE call.call_sid = ?"""  # noqa: S608 - our own words
 
@@ -115,18 +119,26 @@ def _found(connection: sqlite3.Connection, calls: Sequence[Retold]) -> list[tupl
     for call in calls:
         read = connection.execute(_READ, (call.row["call_sid"],)).fetchone()
         if read is not None:
-            row = dict(zip(("call_sid", *rows.CONTENT), read[6:], strict=True))
-            found.append((call, _Known(read[0], read[1], read[2], read[3], bool(read[4]), bool(read[5]), row)))
+            row = dict(zip(("call_sid", *rows.CONTENT), read[7:], strict=True))
+            is_live, is_unsent, has_accounts = map(bool, read[4:7])
+            found.append((call, _Known(read[0], read[1], read[2], read[3], is_live, is_unsent, has_accounts, row)))
     return found
 
 
-def _compare(call: Retold, known: _Known) -> Amended:
+def _retelling(connection: sqlite3.Connection, call: Retold, known: _Known) -> Retelling:
+    """What becomes of a record that other sources told too; of one that is the live feed's alone, what it tells now."""
     told = rows.encode_call(call.row)
-    left = _reason_to_leave(call, told, known)
+    if known.row["source"] == told["source"] and not known.has_accounts:
+        return Retelling(told, {}, accounts_differ=False)
+    return accounts.retell(connection, known.id, known.row, call.row)
+
+
+def _compare(call: Retold, known: _Known, retelling: Retelling) -> Amended:
+    left = _reason_to_leave(call, known)
     changes: dict[str, tuple[Told, Told] | None] = {}
     kept = None
     if left is None:
-        for name, value in told.items():
+        for name, value in retelling.changes.items():
             if name in known.row and not _same(name, known.row[name], value, call.noise):
                 changes[name] = None if name in rows.JSONS else (_told(name, known.row[name]), _told(name, value))
         if call.tenant is not None and call.tenant != known.tenant:
@@ -145,25 +157,28 @@ def _compare(call: Retold, known: _Known) -> Amended:
     )
 
 
-def _reason_to_leave(call: Retold, told: EncodedCall, known: _Known) -> Left | None:
+def _reason_to_leave(call: Retold, known: _Known) -> Left | None:
     if known.is_live:
         return Left.STILL_LIVE
-    if known.row["source"] != told["source"]:
+    if "+" in str(known.row["source"]) and not known.has_accounts:
         return Left.OTHER_SOURCE
     if not call.is_whole:
         return Left.PARTLY_HEARD
-    if any(told[mark] and not known.row[mark] for mark in ("start_estimated", "end_estimated")):
+    is_alone = known.row["source"] == call.row["source"] and not known.has_accounts
+    if is_alone and any(call.row[mark] and not known.row[mark] for mark in ("start_estimated", "end_estimated")):
         return Left.KNOWN_BETTER
     return None
 
 
-def _write(connection: sqlite3.Connection, known: _Known, call: Retold, amended: Amended, now: str) -> None:
+def _write(connection: sqlite3.Connection, known: _Known, retelling: Retelling, amended: Amended, now: str) -> None:
     tenant_id = known.tenant_id
     if "tenant" in amended.changes:
         tenant_id = tenant_id_of(connection, str(amended.tenant))
         for table in ("task", "interaction"):
             connection.execute(f"UPDATE {table} SET tenant_id = ? WHERE call_id = ?", (tenant_id, known.id))  # noqa: S608 - our own words
-    told = rows.encode_call({name: value for name, value in call.row.items() if name in amended.changes})
+    if retelling.accounts_differ:
+        accounts.keep(connection, [(known.id, retelling.accounts)])
+    told = {name: value for name, value in retelling.changes.items() if name in amended.changes}
     row: EncodedCall = {**known.row, **told, "key": known.id, "tenant_id": tenant_id}
     row |= {"revision": amended.revision, "updated_at": now}
     connection.execute(rows.UPDATE_CALL, rows.update_values(row))

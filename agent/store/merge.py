@@ -4,17 +4,17 @@ One transaction for some hundreds, so that capture goes on between them. Live ca
 them when they end.
 """
 
-import json
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
-from typing import Any, Self
+from types import NoneType
+from typing import Any, Final, Self
 
 import orjson
 
-from agent.calls.merging import merged
-from agent.store import rows
+from agent.calls.merging import CEL, Rank, is_part, rank_of
+from agent.store import accounts, rows
+from agent.store.accounts import Retelling
 from agent.store.rows import Encoded, EncodedCall, moment_of
 from agent.store.writer import enqueue, tenant_id_of
 
@@ -23,10 +23,15 @@ MAX_CALLS = 1000  # told at once
 
 @dataclass(frozen=True, slots=True)
 class ToldCall:
-    """A call as another source tells it: columns of `Call` by name, and the tenant's name by the present rules."""
+    """A call as another source tells it: encoded columns of `Call` by name, and the tenant by the present rules."""
 
-    row: Mapping[str, Any]  # Any: the columns' own types
+    row: EncodedCall
     tenant: str | None = None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], tenant: str | None = None) -> Self:  # Any: the columns' own types
+        """Encode the columns. Raises ValueError for columns that are none of a call."""
+        return cls(rows.encode_call(row), tenant)
 
 
 @dataclass(slots=True)
@@ -65,16 +70,14 @@ class _Work:
     new: list[EncodedCall] = field(default_factory=list)
     changed: list[EncodedCall] = field(default_factory=list)
     given: list[tuple[int, int]] = field(default_factory=list)  # tenant and call whose children bear it too
+    accounts: list[tuple[int, Mapping[str, str]]] = field(default_factory=list)  # of calls that several sources told
 
 
 def merging(
     calls: Sequence[ToldCall], *, now: str, dry_run: bool = False
 ) -> Callable[[sqlite3.Connection], MergeResult]:
-    """What is to be run as one transaction. Raises ValueError for columns that are none of a call."""
-    told: dict[str, tuple[ToldCall, EncodedCall]] = {}
-    for call in calls:
-        encoded = rows.encode_call(call.row)
-        told[str(encoded["call_sid"])] = (call, encoded)
+    """What is to be run as one transaction."""
+    told = {str(call.row["call_sid"]): call for call in calls}
 
     def work(connection: sqlite3.Connection) -> MergeResult:
         return _merge(connection, told, now, dry_run=dry_run)
@@ -82,33 +85,64 @@ def merging(
     return work
 
 
-def _merge(
-    connection: sqlite3.Connection, told: Mapping[str, tuple[ToldCall, EncodedCall]], now: str, *, dry_run: bool
-) -> MergeResult:
-    sids = rows.json_text(list(told))
+def _merge(connection: sqlite3.Connection, told: Mapping[str, ToldCall], now: str, *, dry_run: bool) -> MergeResult:
+    legs = _as_legs(told)
+    sids = rows.json_text([*told, *legs])
     known = _read_known(connection, sids)
     live = {sid for (sid,) in connection.execute(_LIVE, (sids,))}
     result, work = MergeResult(), _Work()
     tenants: dict[str, int] = {}
-    for sid, (call, encoded) in told.items():
+    for sid, call in told.items():
         if sid in live:
             result.live += 1
             continue
         tenant_id = None if dry_run else _tenant_id(connection, call.tenant, tenants)
         old = known.get(sid)
+        if old is None and is_part(call.row):
+            result.unchanged += 1  # to be said of a call that is stored, if it is
+            continue
         if old is None:
             result.new += 1
-            work.new.append({**rows.with_defaults(encoded), "tenant_id": tenant_id})
+            work.new.append({**rows.with_defaults(call.row), "tenant_id": tenant_id})
             continue
-        changes = _changes(connection, old, call, encoded)
+        retelling = _retelling(connection, old, call.row)
+        if retelling.accounts_differ:
+            work.accounts.append((old.id, retelling.accounts))
+        changes = retelling.changes
         if changes or (old.tenant_id is None and call.tenant is not None):
             result.amended += 1
             _amend(work, old, changes, tenant_id)
         else:
             result.unchanged += 1
+    for sid, into in legs.items():
+        if sid in known and sid not in live and _seemed_a_call(known[sid]):
+            retelling = accounts.retell(connection, known[sid].id, known[sid].row, into)
+            if retelling.changes:
+                result.amended += 1
+                work.accounts.append((known[sid].id, retelling.accounts))
+                _amend(work, known[sid], retelling.changes, None)
     if not dry_run:
         _write(connection, work, now)
     return result
+
+
+def _as_legs(told: Mapping[str, ToldCall]) -> dict[str, dict[str, Any]]:  # Any: columns
+    """What CEL tells of channels by which a call would be named: that they are legs of another."""
+    parts = {}
+    for sid, call in told.items():
+        if call.row.get("source") == CEL and not is_part(call.row):
+            prefix, _, native_id = sid.rpartition(":")
+            for leg in orjson.loads(str(call.row["legs"])):
+                name = f"{prefix}:{leg.get('channel')}"
+                if leg.get("channel") != native_id and name not in told:
+                    parts[name] = {"call_sid": name, "source": CEL, "merged_into": sid}
+    return parts
+
+
+def _seemed_a_call(known: _Known) -> bool:
+    """Whether a live feed that missed a part took a leg for a call, as that of a transfer that comes back."""
+    row = accounts.decoded(known.row)
+    return row["merged_into"] is None and rank_of(row) in {Rank.HEARD_TO_ITS_END, Rank.HEARD_IN_PART}
 
 
 def _tenant_id(connection: sqlite3.Connection, name: str | None, found: dict[str, int]) -> int | None:
@@ -124,7 +158,6 @@ _READ = (
     f"SELECT id, tenant_id, revision, call_sid, {', '.join(rows.CONTENT)} FROM call "  # noqa: S608 - our own words
     "WHERE call_sid IN (SELECT value FROM json_each(?))"
 )
-_UNHEARD = "SELECT 1 FROM gap WHERE pbx = ? AND from_at <= ? AND (to_at IS NULL OR to_at >= ?) LIMIT 1"
 
 
 def _read_known(connection: sqlite3.Connection, sids: str) -> dict[str, _Known]:
@@ -135,27 +168,14 @@ def _read_known(connection: sqlite3.Connection, sids: str) -> dict[str, _Known]:
     }
 
 
-def _changes(connection: sqlite3.Connection, old: _Known, call: ToldCall, encoded: EncodedCall) -> EncodedCall:
-    """What differs, encoded."""
-    if all(old.row[name] == value for name, value in encoded.items()):
-        return {}
-    was_heard = connection.execute(_UNHEARD, (old.row["pbx"], old.row["end_time"], old.row["start_time"])).fetchone()
-    changes = merged(_decoded(old.row), call.row, heard_whole=was_heard is None)
-    return {
-        name: value
-        for name, value in rows.encode_call(changes).items()
-        if old.row[name] != value and not (name in rows.JSONS and rows.same_json(old.row[name], value))
-    }
+_NOTHING = Retelling({}, {}, accounts_differ=False)
 
 
-def _decoded(row: EncodedCall) -> dict[str, Any]:
-    values: dict[str, Any] = dict(row)
-    for name in rows.MOMENTS:
-        if values[name] is not None:
-            values[name] = moment_of(str(values[name]))
-    for name in rows.JSONS:
-        values[name] = json.loads(str(values[name]))
-    return values
+def _retelling(connection: sqlite3.Connection, old: _Known, told: EncodedCall) -> Retelling:
+    """What differs."""
+    if told.items() <= old.row.items():
+        return _NOTHING
+    return accounts.retell(connection, old.id, old.row, accounts.decoded(told))
 
 
 def _amend(work: _Work, old: _Known, changes: Mapping[str, Encoded], tenant_id: int | None) -> None:
@@ -167,6 +187,7 @@ def _amend(work: _Work, old: _Known, changes: Mapping[str, Encoded], tenant_id: 
 
 
 def _write(connection: sqlite3.Connection, work: _Work, now: str) -> None:
+    accounts.keep(connection, work.accounts)
     if work.new:
         next_id = int(connection.execute("SELECT coalesce(max(id), 0) + 1 FROM call").fetchone()[0])
         for number, row in enumerate(work.new):
@@ -184,8 +205,16 @@ def _write(connection: sqlite3.Connection, work: _Work, now: str) -> None:
         enqueue(connection, changed, at=now)
 
 
+_PLAIN: Final = frozenset({str, int, float, bool, NoneType})  # what SQLite takes as it is
+
+
+def told_text(calls: Iterable[ToldCall]) -> bytes:
+    """What `read_told` reads: JSON of encoded columns, so that the process that writes has little to do."""
+    return orjson.dumps([{"row": call.row, "tenant": call.tenant} for call in calls])
+
+
 def read_told(body: bytes) -> list[ToldCall]:
-    """Calls as another process tells them, in JSON. Raises ValueError for what is none."""
+    """Calls as another process tells them by `told_text`. Raises ValueError for what is none."""
     told = orjson.loads(body)
     if not isinstance(told, list) or len(told) > MAX_CALLS:
         raise ValueError(f"a list of at most {MAX_CALLS} calls is wanted")
@@ -194,17 +223,15 @@ def read_told(body: bytes) -> list[ToldCall]:
 
 def _read_call(call: Any) -> ToldCall:  # Any: JSON
     row, tenant = call.get("row"), call.get("tenant")
-    if not isinstance(row, dict) or not isinstance(row.get("call_sid"), str) or not isinstance(tenant, str | None):
+    if not isinstance(row, dict) or not isinstance(tenant, str | None):
         raise ValueError("a call is an object with a row and a tenant")
+    if not isinstance(row.get("call_sid"), str) or not isinstance(row.get("source"), str):
+        raise ValueError("a call has a call_sid and a source")
+    if not row.keys() <= rows.TOLD:
+        raise ValueError(f"no columns of a call to be told: {', '.join(sorted(row.keys() - rows.TOLD))}")
+    if not {type(value) for value in row.values()} <= _PLAIN:
+        raise ValueError("the columns of a call are texts and numbers")
     for name in rows.MOMENTS:
         if row.get(name) is not None:
-            row[name] = datetime.fromisoformat(row[name])
-    for name, value in row.items():
-        if isinstance(value, dict | list) != (name in rows.JSONS):
-            raise ValueError(f"the column {name} is of another kind")
+            moment_of(row[name])
     return ToldCall(row, tenant)
-
-
-def told_text(calls: Sequence[ToldCall]) -> bytes:
-    """What `read_told` reads."""
-    return orjson.dumps([{"row": call.row, "tenant": call.tenant} for call in calls])

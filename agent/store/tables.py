@@ -164,6 +164,18 @@ class Coverage(SQLModel, table=True):
     at: datetime = _moment()
 
 
+class Account(SQLModel, table=True):
+    """What one source told of a call that several told of, as far as its record may need it again."""
+
+    __tablename__ = "account"
+
+    call_id: int = Field(
+        foreign_key="call.id", ondelete="CASCADE", primary_key=True, sa_column_kwargs={"autoincrement": False}
+    )
+    source: str = Field(primary_key=True)
+    told: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))  # Any: encoded columns of a call
+
+
 class Counter(SQLModel, table=True):
     """A number that triggers keep: rows in the outbox and quarantine, bytes in the journal."""
 
@@ -173,7 +185,7 @@ class Counter(SQLModel, table=True):
 
 EDGE_TABLES = (
     "outbox", "quarantine", "call_receipt", "centre", "journal_segment", "live_call", "gap", "source_place",
-    "source_reject", "coverage", "counter",
+    "source_reject", "coverage", "account", "counter",
 )  # fmt: skip
 STORE_TABLES = frozenset(SHARED_TABLES) | frozenset(EDGE_TABLES)
 

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple, Self, TypeVar
 
 from agent.calls.context import TaskState
-from agent.store import rows
+from agent.store import accounts, rows
 from agent.store.engine import WAL_LIMIT_BYTES, EdgeConnection, in_transaction, wal_file
 from agent.store.rows import Encoded, EncodedCall, EncodedInteraction, EncodedTask
 from agent.store.segment import Segment, encode
@@ -214,6 +214,7 @@ class _Pen:
             return CommitResult()
         known = _read_known(connection, [call.row["call_sid"] for call in finished])
         next_id = int(connection.execute("SELECT coalesce(max(id), 0) + 1 FROM call").fetchone()[0])
+        retold: list[tuple[int, Mapping[str, str]]] = []
         for call in finished:
             tenant_id = self._tenant_id(connection, call.tenant)
             sid = str(call.row["call_sid"])
@@ -221,8 +222,14 @@ class _Pen:
             if old is None:
                 known[sid] = _new(next_id, call, tenant_id)
                 next_id += 1
-            else:
-                _amend(old, call, tenant_id)
+                continue
+            told = call
+            if not old.is_new and accounts.are_several(connection, old.id, old.row, call.row):
+                retelling = accounts.retell(connection, old.id, old.row, accounts.decoded(call.row))
+                retold.append((old.id, retelling.accounts))
+                told = call._replace(row=retelling.changes)
+            _amend(old, told, tenant_id)
+        accounts.keep(connection, retold)
         self._insert(connection, [call for call in known.values() if call.is_new])
         if changed := [call for call in known.values() if call.is_changed and not call.is_new]:
             self._update(connection, changed)

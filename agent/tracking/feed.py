@@ -71,6 +71,7 @@ class PbxFeed:
         self._blind_since: datetime | None = None  # a gap is open: nothing was heard since
         self._telling = False
         self.waiting_bytes = 0
+        self.listed: SnapshotTaken | None = None  # the channels the PBX told last that it has, while it is heard
 
     async def restore(self, journal: Journal) -> None:
         """Bring the model to where it was when the agent stopped; the database's anchors say which calls were live."""
@@ -126,6 +127,7 @@ class PbxFeed:
             blind = blind or Blind(BlindReason.LINE_LOST)
             self._gaps.append(GapOpened(self._pbx, event.at, blind.reason, blind.detail))
             self._blind_since = event.at
+            self.listed = None
         elif self._blind_since is not None:
             # A clock that was set back meanwhile must not keep the gap open.
             self._gaps.append(GapClosed(self._pbx, max(at, self._blind_since)))
@@ -154,6 +156,7 @@ class PbxFeed:
     def _apply(self, event: CallEvent) -> None:
         self.model.apply(event)
         if isinstance(event, SnapshotTaken):
+            self.listed = event
             self._tell_live()
             self._keeper.settled(self._pbx)
         if not self._telling:

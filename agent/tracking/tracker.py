@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from agent.calls.context import CallContext
+from agent.calls.events import SnapshotTaken
 from agent.calls.live_call import LiveCall
 from agent.calls.model import CallModel
 from agent.calls.rules import CallRules
@@ -128,6 +129,10 @@ class Tracker:
     def ignored_channels(self, pbx: str) -> int:
         """Channels of a PBX that were not followed, because more were open than can be honest."""
         return self._feeds[pbx].model.ignored_channels
+
+    def listed(self, pbx: str) -> SnapshotTaken | None:
+        """The channels that a PBX told last that it has; None while it is not heard."""
+        return self._feeds[pbx].listed
 
     async def restore(self, *, interpreter: Callable[[], Interpreter]) -> None:
         """Replay what was said since the oldest call that was live when the agent last stopped.

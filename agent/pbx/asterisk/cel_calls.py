@@ -6,7 +6,7 @@ that each is told with the other known. Memory is bounded by calls that have not
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -32,6 +32,7 @@ _PATIENCE: Final = timedelta(seconds=60)
 # Two channels made at the same time may be numbered and told in either order.
 _AT_ONCE_SECONDS: Final = 2
 _MAX_ASTERISKS: Final = 64  # that write into one source; further names are none
+_MUSIC: Final = "STREAM_BEGIN"
 _NO_KEYS: Final = frozenset({"", "N/A"})
 _ID: Final = re.compile(r"(?:(.*)-)?(\d{9,11})\.(\d{1,18})", re.ASCII | re.DOTALL)
 
@@ -64,9 +65,11 @@ class _Group(Generic[Place]):
 class CelCalls(Generic[Place]):
     """All calls of one PBX's CEL. A row comes with its place in the source, whatever that is.
 
-    To go on after a restart, read again from where `oldest_unfinished` was, with `is_repeating`, and say `caught_up`
-    where the rows begin that were not read before: what ends until then was told. Calls that were going on where
-    reading began are not told, since nobody saw them whole.
+    To go on after a restart, read again from where `oldest_unfinished` was: what ended since is told again. Calls that
+    were going on where reading began are not told, since nobody saw them whole.
+
+    Of an Asterisk that crashed no end is written. Its calls ended unseen at their last word, which is known once an
+    Asterisk of that name has begun to count its channels anew, or does not list them (`take_list`).
     """
 
     def __init__(
@@ -76,23 +79,21 @@ class CelCalls(Generic[Place]):
         pbx: str,
         rules: CallRules,
         assign: Callable[[CallFacts], Assignment],
-        is_repeating: bool = False,
         max_rows: int = MAX_ROWS,
     ) -> None:
-        self._is_repeating = is_repeating
         self._max_rows = max_rows
         self._new_model = partial(CallModel, site=site, pbx=pbx, rules=rules, assign=assign)
         self._groups: dict[int, _Group[Place]] = {}  # by their first row, so in the order in which they began
         self._by_key: dict[str, _Group[Place]] = {}
         self._waiting: dict[_Group[Place], datetime] = {}  # since when every channel has ended, and a linkedid has not
         self._tells_linked_ends = True
+        self._unlisted: dict[_Group[Place], int] = {}  # by the last list of channels, and how many rows they had
         self._rows_taken = 0
         self._rows_kept = 0
         self._gone: dict[str, None] = {}
         self._ended: list[CelCall] = []
         self._runs: dict[str, tuple[int, int]] = {}  # of each Asterisk: the highest number of a channel, its second
         self._heard_at: dict[str, datetime] = {}  # of each Asterisk: when it wrote last
-        self.cut_groups = 0  # of which only the end was read
 
     def __len__(self) -> int:
         """How many rows are kept."""
@@ -122,19 +123,25 @@ class CelCalls(Generic[Place]):
         ended, self._ended = self._ended, []
         return ended
 
-    def caught_up(self) -> None:
-        """What comes now was not read before."""
-        self._is_repeating = False
-
     def use_rules(self, rules: CallRules) -> None:
         """Those of calls that end from now on."""
         self._new_model = partial(self._new_model, rules=rules)
 
-    def close_open(self, before: datetime) -> None:
-        """Calls that the source has not mentioned since `before` ended unseen, at their last word."""
+    def take_list(self, channels: Container[str]) -> None:
+        """What the PBX has now; to be told when all was read that it had written.
+
+        Calls of which it has no channel, twice in a row and without a word between, ended unseen. Once is not enough:
+        the list may be older than the call, or the word of its end on its way.
+        """
+        unlisted = {}
         for group in list(self._groups.values()):
-            if group.last_at < before:
+            if any(channel in channels for channel in group.open):
+                continue
+            if self._unlisted.get(group) == len(group.rows):
                 self._tell(group, group.last_at)
+            else:
+                unlisted[group] = len(group.rows)
+        self._unlisted = unlisted
 
     # Rows that belong together
 
@@ -237,13 +244,10 @@ class CelCalls(Generic[Place]):
         for channel in group.open:
             self._forget(channel)
         self._rows_kept -= len(group.rows)
-        if self._is_repeating:
-            return
         rows = [row for _, row in sorted(group.rows, key=_when_read)]
         begun = {row.channel for row in rows if row.event == "CHAN_START"}
         if not all(row.channel in begun and row.linked in begun for row in rows):
-            self.cut_groups += 1
-            return
+            return  # only its end was read
         model = self._new_model()
         for event in events_of(rows):
             model.apply(event)
@@ -251,7 +255,10 @@ class CelCalls(Generic[Place]):
             model.apply(LineLost(at))
             model.apply(SnapshotTaken(at, frozenset()))
         untold = with_untold_hangup(rows)
-        self._ended += [CelCall(call, _columns(call, untold)) for call in model.take_ended()]
+        tells_music = any(row.event == _MUSIC for row in rows)
+        self._ended += [
+            CelCall(call, _columns(call, untold, tells_music=tells_music)) for call in model.take_ended()
+        ]
 
     def _make_room(self) -> None:
         """By half, so that it is not to be made again at once."""
@@ -266,11 +273,18 @@ class CelCalls(Generic[Place]):
             del self._gone[next(iter(self._gone))]
 
 
-def _columns(call: LiveCall, with_untold_hangup: set[str]) -> dict[str, Any]:  # Any: columns
+def _columns(call: LiveCall, with_untold_hangup: set[str], *, tells_music: bool) -> dict[str, Any]:  # Any: columns
     row = call.to_row() | {"source": SOURCE}
     if row["hangup_source"] is HangupSource.PBX and call.caller_channel in with_untold_hangup:
         row["hangup_source"] = None
+    if not tells_music:
+        # Older versions do not tell of music, so nobody knows who was on hold; a parked one is known.
+        row["legs"] = [_without_hold(leg) for leg in row["legs"]]
     return row
+
+
+def _without_hold(leg: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
+    return leg if leg["hold_seconds"] else {name: value for name, value in leg.items() if name != "hold_seconds"}
 
 
 def _keys(row: CelRow) -> list[str]:

@@ -49,6 +49,7 @@ _SOFT_HANGUP_SHUTDOWN: Final = "4"
 _OLDEST: Final = 946_684_800.0
 _NEWEST: Final = 4_102_444_800.0
 _MAX_DIGITS: Final = 9
+_UNTOLD: Final = "\0"  # stands for a header that is not there, which says something else than an empty one
 _TRANSFER_WAYS: Final = {"App": TransferWay.APPLICATION, "Threeway": TransferWay.THREE_WAY}
 # What Asterisk calls the bridge of two (or of three, by Bridge()) parties of a call; FreePBX's intercom uses it too.
 _TALKING_BRIDGES: Final = frozenset({"basic", ""})
@@ -115,7 +116,7 @@ def _core_show_channel(m: AmiMessage, at: datetime) -> ChannelOpened | None:
     return replace(
         opened,
         age_seconds=_seconds(m.get("duration")),
-        bridge=m.get("bridgeid") or None,
+        bridge=None if (bridge := m.get("bridgeid", _UNTOLD)) is _UNTOLD else bridge,
         application=m.get("application"),
         application_data=m.get("applicationdata"),
     )

@@ -1,7 +1,6 @@
 """Captured channel event logs (CEL) and what is made of them."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 from agent.calls.numbers import NumberPlan
@@ -17,8 +16,6 @@ TOWN = sorted(
     for path in [*WIRE.glob("*.cel.csv"), *WIRE.glob("asterisk-16/*.cel.csv")]
 )
 STAGE = sorted(str(path.relative_to(WIRE)).removesuffix(".cel.csv") for path in WIRE.glob("stage/*/*.cel.csv"))
-END_OF_TIME = datetime.max.replace(tzinfo=UTC)
-
 Rows = dict[str, dict[str, Any]]  # Any: columns of many types
 
 
@@ -37,6 +34,12 @@ def new_calls(tenancy: TenancySettings = TENANCY, **more: Any) -> CelCalls[int]:
     """A listener that knows the town's tenants and Turkey's numbers."""
     rules = CallRules(numbers=NumberPlan("TR"))
     return CelCalls(site="here", pbx="main", rules=rules, assign=lambda facts: assign(tenancy, facts), **more)
+
+
+def close_all(calls: CelCalls[int]) -> None:
+    """The PBX lists its channels, twice, and has none."""
+    calls.take_list(frozenset())
+    calls.take_list(frozenset())
 
 
 def ended(calls: CelCalls[int], told: Iterable[CelRow], *, first: int = 0) -> Rows:

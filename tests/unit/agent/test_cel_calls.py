@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agent.pbx.asterisk.cel import CelRow
-from tests.unit.agent.cel_files import END_OF_TIME, cel_rows, ended, lines, new_calls
+from tests.unit.agent.cel_files import cel_rows, close_all, ended, lines, new_calls
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 STARTED = int(NOON.timestamp())
@@ -59,7 +59,7 @@ def test_a_call_whose_beginning_was_not_read_is_not_told() -> None:
     calls = new_calls()
 
     assert ended(calls, one_call(ident(0))[1:]) == {}
-    assert (len(calls), calls.cut_groups) == (0, 1)
+    assert len(calls) == 0
 
 
 def test_nor_is_one_of_which_only_a_later_leg_was_read_from_its_beginning() -> None:
@@ -67,7 +67,7 @@ def test_nor_is_one_of_which_only_a_later_leg_was_read_from_its_beginning() -> N
     calls = new_calls()
 
     assert ended(calls, [*leg, row("LINKEDID_END", ident(1), ident(0))]) == {}
-    assert (len(calls), calls.cut_groups) == (0, 1)
+    assert len(calls) == 0
 
 
 def test_words_about_a_channel_that_is_gone_change_nothing() -> None:
@@ -152,7 +152,7 @@ def test_a_transfer_of_which_the_target_is_not_told_does_not_bind_strangers_toge
     assert told.keys() == {f"here:main:{ident(0)}"}
 
 
-def test_what_was_told_before_a_restart_of_ours_is_not_told_again() -> None:
+def test_what_was_told_before_a_restart_of_ours_is_told_again_and_the_same() -> None:
     finished = cel_rows(lines("inbound_answered"))
     going_on = cel_rows(lines("outbound_answered"))
     read = [going_on[0], *finished, *going_on[1:-3]]
@@ -161,12 +161,11 @@ def test_what_was_told_before_a_restart_of_ours_is_not_told_again() -> None:
     place = before.oldest_unfinished
     assert place == 0
 
-    after = new_calls(is_repeating=True)
+    after = new_calls()
     again = ended(after, read[place:], first=place)
-    after.caught_up()
     rest = ended(after, going_on[-3:], first=len(read))
 
-    assert (len(told), again, len(rest)) == (1, {}, 1)
+    assert (len(told), again, len(rest)) == (1, told, 1)
     assert ended(new_calls(), going_on) == rest
 
 
@@ -243,13 +242,30 @@ def test_a_second_dial_right_after_the_first_is_seen_in_the_channels_it_makes() 
     assert [leg.get("dial_status") for leg in call["legs"]] == [None, "BUSY", "NOANSWER"]
 
 
-def test_closing_calls_waits_for_those_that_were_heard_of_since() -> None:
+def test_calls_that_the_pbx_has_no_channel_of_any_more_ended_unseen() -> None:
     calls = new_calls()
     ended(calls, [row("CHAN_START", ident(0)), row("CHAN_START", ident(1), at=50)])
 
-    calls.close_open(NOON + timedelta(seconds=10))
-    first = [call.row["call_sid"] for call in calls.take_ended()]
-    calls.close_open(END_OF_TIME)
+    calls.take_list({ident(1)})
+    assert calls.take_ended() == []  # the list may be older than the call
+    calls.take_list({ident(1)})
+    first = [call.row for call in calls.take_ended()]
+    close_all(calls)
 
-    assert first == [f"here:main:{ident(0)}"]
+    assert [(call["call_sid"], call["end_estimated"]) for call in first] == [(f"here:main:{ident(0)}", True)]
     assert [call.row["call_sid"] for call in calls.take_ended()] == [f"here:main:{ident(1)}"]
+    assert len(calls) == 0
+
+
+def test_a_call_of_which_something_was_written_between_two_lists_is_not_gone() -> None:
+    calls = new_calls()
+    whole = one_call(ident(0))
+    assert ended(calls, whole[:2]) == {}
+
+    calls.take_list(frozenset())
+    assert ended(calls, whole[2:3]) == {}
+    calls.take_list(frozenset())
+    assert calls.take_ended() == []
+    (told,) = ended(calls, whole[3:]).values()
+
+    assert told["end_estimated"] is False

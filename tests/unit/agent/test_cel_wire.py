@@ -16,7 +16,7 @@ from config.settings import TenancySettings
 from tests.pbx.configuration import CEL_APPS
 from tests.pbx.stage.truth import CallTruth, Step, differences, load_truths
 from tests.unit.agent.captures import WIRE, account, disagreements, events, frames, new_model, truths
-from tests.unit.agent.cel_files import END_OF_TIME, STAGE, TOWN, cel_rows, ended, lines, new_calls
+from tests.unit.agent.cel_files import STAGE, TOWN, cel_rows, close_all, ended, lines, new_calls
 
 # No row is written when a phone rings, and none tells the place in a queue.
 UNTOLD_COLUMNS = frozenset({"queue_position"})
@@ -226,9 +226,10 @@ def test_calls_that_are_open_are_told_when_asked_to_and_never_by_themselves() ->
     assert ended(calls, killed) == {}
     assert calls.oldest_unfinished == 0
 
-    calls.close_open(killed[0].at)
+    calls.take_list({row.channel for row in killed})
+    calls.take_list({row.channel for row in killed})
     assert calls.take_ended() == []
-    calls.close_open(END_OF_TIME)
+    close_all(calls)
 
     told = [call.row for call in calls.take_ended()]
     assert [row["end_estimated"] for row in told] == [True, True]

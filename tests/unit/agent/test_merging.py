@@ -1,12 +1,13 @@
 """The same call from two sources: who is believed in what, and that saying it twice changes nothing."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.calls.merging import merged
+from agent.calls.merging import told_again, with_account
 from tests.unit.agent.cdrs import NOON, call, row
 
 Row = dict[str, Any]  # Any: columns of a call
@@ -27,23 +28,33 @@ def missed(**changes: Any) -> Row:
     return ami(**unseen | changes)
 
 
+# Where a live feed missed something.
+UNHEARD = [{"at": f"{NOON:%FT%T.%f}+00:00", "event": "unheard", "since": f"{NOON:%FT%T.%f}+00:00"}]
+
+
+def changes_of(stored: Row, told: Row) -> Row:
+    """What changes in a record that one source told, because another tells of the call."""
+    row, _ = with_account(stored, {}, told)
+    return {name: value for name, value in row.items() if stored.get(name) != value}
+
+
 def test_a_call_that_was_heard_whole_stays_as_the_live_feed_told_it() -> None:
-    assert merged(ami(), call(row()), heard_whole=True) == {}
+    assert changes_of(ami(), call(row())) == {}
 
 
 def test_what_the_live_feed_does_not_know_is_filled_in() -> None:
     cdr = call(row()._replace(recordingfile="in-101.wav"))
-    changes = merged(ami(caller_name=None, recording=None), cdr, heard_whole=True)
+    changes = changes_of(ami(caller_name=None, recording=None), cdr)
     assert changes == {"caller_name": "Ayşe", "recording": "in-101.wav", "source": "ami+cdr"}
 
 
 def test_how_a_call_went_that_was_heard_whole_is_not_filled_in() -> None:
     declined = ami(status="failed", disposition="failed", answer_time=None, answered_by=None)
-    assert merged(declined, call(row()), heard_whole=True) == {}
+    assert changes_of(declined, call(row())) == {}
 
 
 def test_an_end_that_was_not_seen_is_the_cdrs_to_tell() -> None:
-    changes = merged(missed(), call(row()), heard_whole=False)
+    changes = changes_of(missed(), call(row()))
     assert (changes["status"], changes["disposition"], changes["answered_by"]) == ("completed", "answered", "101")
     assert changes["answer_time"] == NOON + timedelta(seconds=5)
     assert (changes["end_time"], changes["end_estimated"]) == (NOON + timedelta(seconds=65), False)
@@ -58,7 +69,7 @@ def test_a_beginning_that_was_not_seen_is_the_cdrs_to_tell() -> None:
         start_estimated=True, start_time=NOON + timedelta(seconds=30), answer_time=NOON + timedelta(seconds=30),
         direction="internal", talk_seconds=35.0,
     )  # fmt: skip
-    changes = merged(late, call(row()), heard_whole=False)
+    changes = changes_of(late, call(row()))
     assert (changes["start_time"], changes["start_estimated"]) == (NOON, False)
     assert (changes["answer_time"], changes["talk_seconds"]) == (NOON + timedelta(seconds=5), 60.0)
     assert changes["direction"] == "inbound"
@@ -66,34 +77,34 @@ def test_a_beginning_that_was_not_seen_is_the_cdrs_to_tell() -> None:
 
 def test_an_answer_within_a_gap_is_the_cdrs_to_tell() -> None:
     unseen = missed(end_estimated=False, end_time=NOON + timedelta(seconds=65), total_seconds=65.0)
-    assert merged(unseen, call(row()), heard_whole=True) == {}
-    assert merged(unseen, call(row()), heard_whole=False)["disposition"] == "answered"
+    assert changes_of(unseen, call(row())) == {}
+    assert changes_of(unseen | {"timeline": UNHEARD}, call(row()))["disposition"] == "answered"
 
 
 def test_an_answer_that_was_seen_is_not_taken_back() -> None:
     half = call(row(answer="", billsec="0", disposition="NO ANSWER"))
-    changes = merged(ami(end_estimated=True), half, heard_whole=False)
+    changes = changes_of(ami(end_estimated=True), half)
     assert not changes.keys() & {"status", "disposition", "answer_time", "answered_by", "talk_seconds"}
 
 
 def test_a_call_that_went_on_in_another_keeps_its_end() -> None:
-    changes = merged(missed(merged_into="here:main:1.1"), call(row()), heard_whole=False)
+    changes = changes_of(missed(merged_into="here:main:1.1"), call(row()))
     assert not changes.keys() & {"status", "disposition", "end_time"}
 
 
 def test_the_same_file_again_changes_nothing_and_a_better_zone_everything() -> None:
     told = call(row())
-    assert merged(told, call(row()), heard_whole=False) == {}
+    assert changes_of(told, call(row())) == {}
     late = row(start="2026-11-22 15:00:00", answer="2026-11-22 15:00:05", end="2026-11-22 15:01:05")
-    changes = merged(told, call(late), heard_whole=False)
+    changes = changes_of(told, call(late))
     assert changes["start_time"] == NOON + timedelta(hours=3)
     assert "source" not in changes
 
 
 def test_whole_seconds_say_nothing_against_microseconds() -> None:
     exact = call(row(start="1795348800.400000", answer="1795348805.600000", end="1795348865.700000"))
-    assert merged(exact, call(row()), heard_whole=False) == {}
-    assert merged(call(row()), exact, heard_whole=False)["start_time"] == exact["start_time"]
+    assert changes_of(exact, call(row())) == {}
+    assert changes_of(call(row()), exact)["start_time"] == exact["start_time"]
 
 
 FIRST = row(answer="", billsec="0", disposition="NO ANSWER", end="2026-11-22 12:00:20", dstchannel="PJSIP/102-00000003")
@@ -101,8 +112,7 @@ SECOND = row(start="2026-11-22 12:00:20", answer="2026-11-22 12:00:25", sequence
 
 
 def test_the_parts_of_a_call_from_two_files_come_to_the_same_in_either_order() -> None:
-    one = call(FIRST) | merged(call(FIRST), call(SECOND), heard_whole=False)
-    other = call(SECOND) | merged(call(SECOND), call(FIRST), heard_whole=False)
+    one, other = told_again(call(FIRST), call(SECOND)), told_again(call(SECOND), call(FIRST))
     for told in (one, other):
         assert (told["start_time"], told["end_time"]) == (NOON, NOON + timedelta(seconds=65))
         assert (told["disposition"], told["answered_by"], told["total_seconds"]) == ("answered", "101", 65.0)
@@ -113,8 +123,8 @@ def test_the_parts_of_a_call_from_two_files_come_to_the_same_in_either_order() -
 
 def test_a_part_of_what_is_known_takes_nothing_away() -> None:
     whole = call(FIRST, SECOND)
-    assert merged(whole, call(FIRST), heard_whole=False) == {}
-    assert merged(whole, call(SECOND), heard_whole=False) == {}
+    assert changes_of(whole, call(FIRST)) == {}
+    assert changes_of(whole, call(SECOND)) == {}
 
 
 def _text(moment: datetime) -> str:
@@ -145,13 +155,23 @@ def test_to_say_the_same_twice_changes_nothing_the_second_time(
     if was_live:
         stored |= {"source": "ami", "end_estimated": estimated}
     told = call(*second)
-    once = stored | merged(stored, told, heard_whole=heard)
-    assert merged(once, told, heard_whole=heard) == {}
+    if was_live and not heard:
+        stored |= {"timeline": UNHEARD}
+    once, accounts = with_account(stored, {}, told)
+    twice, still = with_account(stored | once, accounts, told)
+    assert _known(twice) == _known(once)
+    assert {source: _known(account) for source, account in still.items()} == {
+        source: _known(account) for source, account in accounts.items()
+    }
+
+
+def _known(account: Mapping[str, Any]) -> Row:  # Any: as above
+    return {name: value for name, value in account.items() if value is not None}
 
 
 @given(first=groups, second=groups, heard=st.booleans())
 def test_nothing_known_becomes_unknown(first: Any, second: Any, heard: bool) -> None:
     stored = call(*first) | {"merged_into": None, "source": "ami", "end_estimated": True}
-    changes = merged(stored, call(*second), heard_whole=heard)
+    changes = changes_of(stored if heard else stored | {"timeline": UNHEARD}, call(*second))
     for name, value in changes.items():
         assert value is not None or stored[name] is None, name
