@@ -48,7 +48,7 @@ def told_text_of(calls: "Sequence[SourceCall]") -> bytes:
     """Calls as `Target.tell` takes them."""
     from agent.store.merge import ToldCall, told_text
 
-    return told_text([ToldCall(call.row, call.tenant) for call in calls])
+    return told_text([ToldCall.of(call.row, call.tenant) for call in calls])
 
 
 @contextmanager
