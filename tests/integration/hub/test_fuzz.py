@@ -48,7 +48,8 @@ def fuzz(url: str, headers: dict[str, str], lease: str) -> Counter[tuple[str, in
     schema = openapi.from_url(f"{url}/openapi.json")
     told: Counter[tuple[str, int]] = Counter()
     ends_at = time.monotonic() + _SECONDS
-    for found in schema.get_all_operations():
+    operations: list[Any] = list(schema.get_all_operations())  # Any: as below
+    for found in operations:
         _fuzz_operation(found.ok(), headers=headers, lease=lease, told=told, ends_at=ends_at)
     return told
 
