@@ -225,6 +225,7 @@ class Daemon:
             encoding=self._settings.encoding_of(pbx),
             rules=lambda: self._rules[pbx.name],
             assign=lambda facts: assign(self._settings.tenancy, facts),
+            listed=lambda: self._tracker.listed(pbx.name),
         )
 
     def _sources(self, pbx: AsteriskSettings) -> Iterator[Follower | SourceStatus]:
