@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 from agent.errors import StoreUnavailable
 from agent.sources.gathering import GatheredCall, Gatherer, Mark
 from agent.sources.keeping import Kept, advance, keep_calls
+from agent.sources.silence import ASKED_EVERY_SECONDS, silence
 from agent.sources.source import Look, Place, Record, Source, looks
 from agent.sources.status import SourceStatus
 from agent.store import sources
@@ -105,6 +106,7 @@ class Follower:
         self._kept_at: float | None = None
         self._kept_number = 0
         self._asked_at = -_KEEP_SECONDS  # whether a gap can be filled
+        self._silence_asked_at = monotonic()
         self.status = SourceStatus(pbx, settings.called, settings.kind, settings.place)
 
     async def run(self) -> None:
@@ -118,6 +120,7 @@ class Follower:
             async for look in stream:
                 await self._take(look, looked_at)
                 await self._keep()
+                await self._listen_for_silence()
                 while len(self._held) > _MAX_HELD:
                     await self._pause(self._settings.polled_every)
                     await self._keep()
@@ -208,6 +211,21 @@ class Follower:
             self._lost_at = self._now()
             log.warning("a part of a source may be lost: %s", note, extra=facts)
             self.status.warnings["loss"] = f"on {self._now():%Y-%m-%d %H:%M} UTC: {note}"
+
+    async def _listen_for_silence(self) -> None:
+        seconds = self._monotonic()
+        if not self._gatherer.tells_every_call or seconds - self._silence_asked_at < ASKED_EVERY_SECONDS:
+            return
+        self._silence_asked_at = seconds
+        told_until = max(self._told_until or self._state.since, self._state.since)
+        ask = partial(silence, pbx=self._state.pbx, told_until=told_until, now=self._now())
+        words = await self._patiently(partial(self._store.reader.run, ask))
+        if words is None:
+            self.status.warnings.pop("silence", None)
+            return
+        if "silence" not in self.status.warnings:
+            log.warning("a source tells nothing more", extra={"pbx": self._state.pbx, "source": self._state.source})
+        self.status.warnings["silence"] = words
 
     # What is kept
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from agent.pbx.asterisk.writers import left_out
 from config.settings import AsteriskSettings, SourceKind, SourceSettings
 
 _USUAL_DIRECTORY: Final = Path("/etc/asterisk")
@@ -68,6 +69,9 @@ def findings_of(settings: AsteriskSettings) -> dict[str, str]:
         logger = read_sections(directory, "logger.conf") or {}
         if not _is_true(logger.get("general", {}).get("queue_log", "yes")):
             found["queue_log"] = QUEUE_LOG_IS_OFF
+    modules = _lines(directory, "modules.conf", 0)
+    if modules is not None:
+        found |= {f"module {name}": text for name, text in left_out(modules, settings.sources).items()}
     return found
 
 

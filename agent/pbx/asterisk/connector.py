@@ -8,15 +8,17 @@ import socket
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from agent.errors import PbxLost, PbxRefused
 from agent.pbx.asterisk import condition
 from agent.pbx.asterisk.interpreter import SNAPSHOT_TAKEN, AsteriskInterpreter
 from agent.pbx.asterisk.protocol import MAX_FRAME_BYTES, AmiMessage, AmiSession, SessionState
+from agent.pbx.asterisk.writers import not_loaded, writers_of
 from agent.pbx.feed import LINE_LOST, Blind, BlindReason, Feed, LineState, LineStatus
 from agent.pbx.text import DEFAULT_ENCODING
-from config.settings import AsteriskSettings
+from config.settings import AsteriskSettings, SourceSettings
 from sync.backoff import Backoff
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ _CLOCK_SECONDS: Final = 2.0
 _PONG_TELLS_SECONDS: Final = 1.0
 # Names of what the configuration's warnings are kept under begin so.
 _OF_CONFIGURATION: Final = "configuration "
+_NOT_LOADED: Final = "Module not loaded"  # as ModuleCheck says it
 
 
 def _utc_now() -> datetime:
@@ -273,9 +276,7 @@ class _Line(asyncio.Protocol):
             async with asyncio.timeout(_BOOT_PATIENCE_SECONDS):
                 await self._booted.wait()
         self._list_channels()
-        self._session.action("CoreSettings", then=self._settings_told)
-        self._send()
-        await self._look_at_configuration()
+        await self._look_at_condition()
         clock = asyncio.get_running_loop().time
         listed_at = clock()
         while True:
@@ -285,6 +286,7 @@ class _Line(asyncio.Protocol):
                 await self._ping()
             if clock() - listed_at >= settings.snapshot_seconds:
                 self._list_channels()
+                await self._look_at_condition()
                 listed_at = clock()
 
     async def _ping(self) -> None:
@@ -332,13 +334,35 @@ class _Line(asyncio.Protocol):
             self._status.warnings.pop(f"{_OF_CONFIGURATION}cdr", None)
             self._status.warnings["cdr"] = condition.CDRS_ARE_OFF
 
-    async def _look_at_configuration(self) -> None:
+    async def _look_at_condition(self) -> None:
+        """Whether the PBX writes down what the sources are to tell; again and again, since people change it."""
+        self._session.action("CoreSettings", then=self._settings_told)
+        for source in self._settings.sources:
+            self._ask_for_writers(source)
+        self._send()
         found = await asyncio.to_thread(condition.findings_of, self._settings)
         warnings = self._status.warnings
         for name in [name for name in warnings if name.startswith(_OF_CONFIGURATION)]:
             del warnings[name]
         # What Asterisk says of itself is not said twice.
         warnings.update({f"{_OF_CONFIGURATION}{name}": text for name, text in found.items() if name not in warnings})
+
+    def _ask_for_writers(self, source: SourceSettings) -> None:
+        """Needs write=system, which nobody is asked to give: without it a source that falls silent tells."""
+        missing: set[str] = set()
+        modules, name = writers_of(source), f"module {source.called}"
+
+        def told(module: str, message: AmiMessage) -> None:
+            if message.get("response") == "Success":
+                self._status.warnings.pop(name, None)
+            elif message.get("message") == _NOT_LOADED:
+                missing.add(module)
+                if len(missing) == len(modules):
+                    self._status.warnings.pop(f"{_OF_CONFIGURATION}{name}", None)
+                    self._status.warnings[name] = not_loaded(source)
+
+        for module in modules:
+            self._session.action("ModuleCheck", ("Module", module), then=partial(told, module))
 
     def _list_channels(self) -> None:
         """Ask for all channels; the ping behind it tells when everything said before the list has come too."""
