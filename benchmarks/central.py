@@ -2,7 +2,8 @@
 
     python -m benchmarks.central [--calls 20000]
 
-Both write to the same server, each to a database of its own, in turns. Raw means: the rows, ready as tuples with the
+Both write to the same server, each to a database of its own, in turns; ours as a site's own login, so that row-level
+security has its say. Raw means: the rows, ready as tuples with the
 tenant's key in them, copied into a temporary table and merged by one INSERT … ON CONFLICT; no verdicts, no
 high-water mark, no search for refused records.
 """
@@ -15,19 +16,24 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 
 import asyncpg
 
 from config.settings import CentralSettings
 from sync.central.embedded import EmbeddedPostgres
+from sync.central.logins import NewLogin, bind_site, new_site_login
 from sync.central.migrate import migrate
+from sync.central.sites import add_site
 from sync.central.uplink import DirectUplink
-from sync.records import Batch, CallRecord, Verdict
+from sync.records import Batch, CallRecord, Greeting, Verdict
 from tests.fakes_sync import a_record
 
 _BATCHES = (100, 1000, 10_000)
 _ROUNDS = 5
+_HOLDER = "benchmark"
 _COLUMNS = tuple(name for name in CallRecord._fields if name not in {"tenant", "tasks", "interactions"})
+_values = itemgetter(*(CallRecord._fields.index(name) for name in _COLUMNS))
 _JSON = ("legs", "timeline", "full_transcript")
 _START = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 
@@ -53,7 +59,7 @@ def a_large_record(number: int, chance: random.Random) -> CallRecord:
 def raw_sender(connection: asyncpg.Connection) -> Send:
     """COPY + merge and nothing else."""
     types = dict.fromkeys(_COLUMNS, "text")
-    types |= dict.fromkeys(("revision", "hangup_cause"), "integer")
+    types |= dict.fromkeys(("revision", "hangup_cause", "queue_position"), "integer")
     types |= dict.fromkeys([name for name in _COLUMNS if name.endswith("_seconds")], "double precision")
     types |= dict.fromkeys([name for name in _COLUMNS if name.endswith(("_time", "_at"))], "timestamptz")
     types |= dict.fromkeys(("transferred", "start_estimated", "end_estimated"), "boolean")
@@ -66,7 +72,7 @@ def raw_sender(connection: asyncpg.Connection) -> Send:
     )
 
     async def send(records: Sequence[CallRecord]) -> None:
-        rows = [(1, record.call_sid, record.revision, *record[3:-2]) for record in records]
+        rows = [(1, *_values(record)) for record in records]
         async with connection.transaction():
             await connection.execute(f"CREATE TEMPORARY TABLE raw (tenant_id integer, {columns}) ON COMMIT DROP")
             await connection.copy_records_to_table("raw", records=rows, columns=["tenant_id", *_COLUMNS])
@@ -75,11 +81,11 @@ def raw_sender(connection: asyncpg.Connection) -> Send:
     return send
 
 
-def uplink_sender(uplink: DirectUplink) -> Send:
+def uplink_sender(uplink: DirectUplink, lease: str) -> Send:
     """What the agent does."""
 
     async def send(records: Sequence[CallRecord]) -> None:
-        receipt = await uplink.send(Batch("istanbul", records, 1))
+        receipt = await uplink.send(Batch("istanbul", records, 1, _HOLDER, lease))
         assert {verdict.verdict for verdict in receipt.verdicts} <= {Verdict.ACCEPTED, Verdict.SUPERSEDED}
         assert len(receipt.verdicts) == len(records)
 
@@ -97,9 +103,12 @@ async def seconds_for(send: Send, records: Sequence[CallRecord], batch: int) -> 
 async def compare(server: EmbeddedPostgres, calls: int) -> None:
     """Print a line per batch size and way of sending."""
     connections = {name: await _fresh(server, name) for name in ("raw", "uplink")}
-    settings = CentralSettings.model_validate({"url": server.url("uplink"), "password": server.password})
+    login = await _site_login(connections["uplink"])
+    url = f"postgresql://{login.role}@{server.host}:{server.port}/uplink"
+    settings = CentralSettings.model_validate({"url": url, "password": login.password})
     uplink = DirectUplink(settings, site="istanbul", agent_version="benchmark")
-    raw, ours = raw_sender(connections["raw"]), uplink_sender(uplink)
+    welcome = await uplink.greet(Greeting("istanbul", "benchmark", _HOLDER, "here", lease=None, lease_seconds=600))
+    raw, ours = raw_sender(connections["raw"]), uplink_sender(uplink, welcome.lease)
     chance = random.Random(7)
     records = [a_large_record(number, chance) for number in range(calls)]
     size = statistics.mean(len("".join(getattr(record, name) for name in _JSON).encode()) for record in records)
@@ -144,6 +153,13 @@ async def _fresh(server: EmbeddedPostgres, name: str) -> asyncpg.Connection:
     connection = await asyncpg.connect(server.dsn(name))
     await connection.execute("INSERT INTO tenant (name, is_active) VALUES ('acme', true)")
     return connection
+
+
+async def _site_login(owner: asyncpg.Connection) -> NewLogin:
+    login = new_site_login("istanbul")
+    await add_site(owner, "istanbul", ["acme"], who="benchmark")
+    await bind_site(owner, login, "istanbul", make_role=True, who="benchmark")
+    return login
 
 
 def main() -> None:

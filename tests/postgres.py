@@ -91,6 +91,12 @@ class PostgresDatabase:
                 tenants,
             )
 
+    async def add_hub_login(self) -> CentralAddress:
+        """A login as a hub has it, bound by row-level security."""
+        role = f"hub_of_{self.name}"
+        await self.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'hub' IN ROLE sentiric_hub")
+        return CentralAddress(f"postgresql://{role}:hub@{self.server.host}:{self.server.port}/{self.name}")
+
     async def add_speaking_site(self, name: str, *tenants: str) -> None:
         """The same, and it has the lease that the batches of `tests.fakes_sync` show."""
         await self.add_site(name, *tenants)
