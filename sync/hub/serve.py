@@ -139,13 +139,22 @@ class Serving:
 
     async def run(self) -> None:
         """Answer until `stop`, and until what was under way then is done or its time is over."""
+        pings = asyncio.create_task(self._ping(), name="watchdog")
         try:
             await self._server.serve(sockets=self._listening)
         finally:
+            pings.cancel()
             for listener in self._listening:
                 listener.close()
             await self.hub.pool.close()
         log.info("the hub has stopped")
+
+    async def _ping(self) -> None:
+        """Show systemd that the loop goes round."""
+        seconds = self._notifier.watchdog_seconds()
+        while seconds is not None:
+            self._notifier.watchdog()
+            await asyncio.sleep(seconds / 2)
 
     def stop(self) -> None:
         """Take no more connections, finish what is under way; the second time, do not wait for it."""

@@ -156,8 +156,9 @@ def test_systemd_finds_nothing_wrong_with_the_unit(installed: InstalledAgent) ->
     installed.machine.run("systemd-analyze", "verify", UNIT)
 
 
-def test_the_unit_exposes_little(installed: InstalledAgent) -> None:
-    path = f"{RELEASE}/systemd/{UNIT}"
+@pytest.mark.parametrize("unit", [UNIT, "sentiric-edge-hub.service"])
+def test_the_units_expose_little(installed: InstalledAgent, unit: str) -> None:
+    path = f"{RELEASE}/systemd/{unit}"
 
     installed.machine.run("systemd-analyze", "security", "--offline=true", "--threshold=15", path)
 
