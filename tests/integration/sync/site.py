@@ -32,6 +32,17 @@ class Site:
     outbox: SqliteOutbox
     uplink: Uplink
     syncer: Syncer
+    settings: CentralSettings
+    identity: Identity
+
+    def restart(self) -> None:
+        """The agent forgets what it did not write down."""
+        self.syncer = _a_syncer(self.outbox, self.uplink, self.settings, self.identity)
+
+    def reboot(self) -> None:
+        """The machine was down, so another installation speaks for the site now."""
+        self.identity = replace(self.identity, holder=f"{self.identity.holder}+")
+        self.restart()
 
     def sid(self, number: int) -> str:
         """The call_sid of the call of this number."""
@@ -73,10 +84,14 @@ async def a_site(
     async with open_store(directory / "state" / "edge.db") as store:
         writer = await Writer.over(store.connection)
         outbox = SqliteOutbox(store, writer, site=name)
-        backoff = Backoff(maximum=0.1, initial=0.02, stable_seconds=0)
-        syncer = Syncer(outbox, uplink, settings, identity=identity, backoff=backoff)
-        yield Site(name, store, writer, outbox, uplink, syncer)
+        syncer = _a_syncer(outbox, uplink, settings, identity)
+        yield Site(name, store, writer, outbox, uplink, syncer, settings, identity)
         await uplink.close()
+
+
+def _a_syncer(outbox: SqliteOutbox, uplink: Uplink, settings: CentralSettings, identity: Identity) -> Syncer:
+    backoff = Backoff(maximum=0.1, initial=0.02, stable_seconds=0)
+    return Syncer(outbox, uplink, settings, identity=identity, backoff=backoff)
 
 
 def to_hub(port: int, credential: str | None = None, **changes: Any) -> HubUplink:
