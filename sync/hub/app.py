@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import ipaddress
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -24,7 +24,7 @@ from sync.hub.answers import json_answer, receipt_members
 from sync.hub.batches import BatchReader
 from sync.hub.bodies import read_batch, read_message
 from sync.hub.faults import install_handlers
-from sync.hub.limits import Budget, Limits, Places, Rate
+from sync.hub.limits import Budget, Limits, Places, Rate, Turns
 from sync.hub.messages import TEXT, EnrolmentMessage, GreetingMessage, read
 from sync.hub.metrics import CONTENT_TYPE, Metrics
 from sync.hub.pool import Pool
@@ -66,6 +66,7 @@ class Hub:
         limits, metrics = self.limits, self.metrics
         self.budget = Budget(limits)
         self.places = Places(limits.requests_per_site)
+        self.turns = Turns()
         self.reader = BatchReader(limits.batch_records)
         self._refusals = Rate(limits.refusals_per_minute)
         self._enrolments = Rate(limits.enrolments_per_minute)
@@ -173,7 +174,7 @@ def _add_sites_endpoints(app: FastAPI, hub: Hub) -> None:
         with hub.places.taken(site):
             message = read(GreetingMessage, await read_message(request, hub.limits))
             _speaks_for(site, message.site)
-            async with hub.pool.lend() as database:
+            async with hub.turns.of(site), hub.pool.lend() as database:
                 welcome = await database.greet(message.greeting())
         return json_answer(request, welcome)
 
@@ -186,7 +187,7 @@ def _add_sites_endpoints(app: FastAPI, hub: Hub) -> None:
             incoming = hub.reader.open(body.data)
             _speaks_for(site, incoming.site)
             batch = await incoming.batch()
-            async with hub.pool.lend() as database:
+            async with hub.turns.of(site), hub.pool.lend() as database:
                 with hub.metrics.store_seconds.time():
                     stored = await database.store(batch)
         receipt = incoming.receipt(stored)
@@ -272,8 +273,9 @@ def _require_plausible(name: str, day: date) -> None:
 
 
 def _count(metrics: Metrics, receipt: Receipt) -> None:
-    for verdict in receipt.verdicts:
-        metrics.records.labels(verdict.verdict, verdict.code or "").inc()
+    told = Counter((verdict.verdict, verdict.code or "") for verdict in receipt.verdicts)
+    for (verdict, code), records in told.items():
+        metrics.records.labels(verdict, code).inc(records)
 
 
 def _address(request: Request) -> str:

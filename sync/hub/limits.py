@@ -1,5 +1,6 @@
 """How much the hub takes on, and the counts that keep it there: bytes in flight, requests of one site, rates."""
 
+import asyncio
 import ipaddress
 import time
 from collections import Counter, OrderedDict
@@ -7,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakValueDictionary
 
 from sync.hub.problems import Busy, RateLimited, TooManyRequests
 
@@ -109,6 +111,20 @@ class Places:
             self._taken[site] -= 1
             if not self._taken[site]:
                 del self._taken[site]
+
+
+class Turns:
+    """A site's batches are stored one after the other by a lock on its row; here they wait without a connection."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def of(self, site: str) -> asyncio.Lock:
+        """To be held while the site's row is; it is forgotten when nobody uses it."""
+        lock = self._locks.get(site)
+        if lock is None:
+            lock = self._locks[site] = asyncio.Lock()
+        return lock
 
 
 class Rate:

@@ -405,6 +405,22 @@ async def test_one_site_cannot_take_all_places(hub: RunningHub) -> None:
     assert (await hub.send(a_batch_of(welcome, a_record(1)))).status_code == 200
 
 
+async def test_a_site_whose_batches_wait_leaves_connections_for_others(central_database: PostgresDatabase) -> None:
+    async with running_hub(central_database, connections=2) as hub, hub.database.connection() as other:
+        welcome, istanbul = await hub.greet(), hub.authorized
+        await hub.database.add_site("ankara", "acme")
+        async with asyncio.TaskGroup() as group, other.transaction():
+            await other.execute("SELECT 1 FROM site WHERE name = 'istanbul' FOR UPDATE")
+            batches = [
+                group.create_task(hub.send(a_batch_of(welcome, a_record(number)), **istanbul)) for number in range(5)
+            ]
+            hub.credential = await make_credential(hub.database, "ankara")
+            for _ in range(3):
+                await hub.greet(site="ankara")
+
+    assert [task.result().status_code for task in batches] == [200] * 5
+
+
 async def test_a_hub_with_as_many_bytes_as_it_can_hold_says_when_to_come_again(
     central_database: PostgresDatabase,
 ) -> None:
