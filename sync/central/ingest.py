@@ -62,13 +62,18 @@ _NEXT_PART = f"TRUNCATE {_INCOMING}; SAVEPOINT part"
 _KEEP_PART = "RELEASE SAVEPOINT part"
 _DROP_PART = "ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part"
 
-# The sub-select keeps a late, older revision from coming back under the tenant the call had before.
+# What is held already needs not be parsed, so a batch that is sent again is cheap. It is looked up under every tenant:
+# a late, older revision must not come back under the tenant the call had before. No other transaction can change the
+# answer before the merge, since the site's row is locked and nobody else writes its calls.
+_DROP_HELD = f"""
+DELETE FROM {_INCOMING} AS incoming
+WHERE (SELECT max(revision) FROM call WHERE call.call_sid = incoming.call_sid) >= incoming.revision
+RETURNING call_sid, (SELECT max(revision) FROM call WHERE call.call_sid = incoming.call_sid) AS revision
+"""  # noqa: S608 - a constant name
 _MERGE = f"""
 INSERT INTO call (tenant_id, {", ".join(_COLUMNS)})
 SELECT tenant_id, {", ".join(f"{name}::jsonb" if name in _JSON else name for name in _COLUMNS)}
-FROM {_INCOMING} AS incoming
-WHERE (SELECT max(elsewhere.revision) FROM call AS elsewhere WHERE elsewhere.call_sid = incoming.call_sid
-       AND elsewhere.tenant_id <> incoming.tenant_id) >= incoming.revision IS NOT TRUE
+FROM {_INCOMING}
 ON CONFLICT (tenant_id, call_sid) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _UPDATED)}
 WHERE call.revision < excluded.revision
 RETURNING call_sid, tenant_id, id, xmax <> 0 AS replaced
@@ -77,8 +82,6 @@ _LEAVE_FORMER_TENANT = f"""
 DELETE FROM call USING {_INCOMING} AS incoming
 WHERE call.call_sid = incoming.call_sid AND call.tenant_id <> incoming.tenant_id AND call.revision < incoming.revision
 """  # noqa: S608 - a constant name
-
-_HELD = "SELECT call_sid, max(revision) AS revision FROM call WHERE call_sid = ANY ($1::text[]) GROUP BY call_sid"
 
 _OF_CALLS = "unnest($1::integer[], $2::bigint[]) AS merged (tenant_id, call_id)"
 _CLEAR = {
@@ -175,7 +178,7 @@ class Ingest:
     async def _place(self, part: list[int]) -> list[list[int]]:
         """Merge these records; if PostgreSQL refuses, reject the one there is or return the halves to be tried."""
         try:
-            merged = await self._merge([self.batch.records[position] for position in part])
+            held = await self._merge([self.batch.records[position] for position in part])
         except (asyncpg.PostgresError, ValueError, TypeError, OverflowError) as exc:
             if not is_about_the_record(exc):
                 raise
@@ -185,27 +188,26 @@ class Ingest:
             self._decided[part[0]] = _refused(exc)
             return []
         await self.connection.execute(_KEEP_PART)
-        await self._decide(part, merged)
+        for position in part:
+            revision = held.get(self.batch.records[position].call_sid)
+            self._decided[position] = _ACCEPTED if revision is None else _superseded(revision)
         return []
 
-    async def _decide(self, part: list[int], merged: set[str]) -> None:
-        sids = {position: self.batch.records[position].call_sid for position in part}
-        left = [sid for sid in sids.values() if sid not in merged]
-        held = {row["call_sid"]: row["revision"] for row in await self.connection.fetch(_HELD, left)} if left else {}
-        for position, sid in sids.items():
-            self._decided[position] = (
-                _ACCEPTED if sid in merged else _Decision(Verdict.SUPERSEDED, held_revision=held.get(sid))
-            )
-
-    async def _merge(self, records: Sequence[CallRecord]) -> set[str]:
+    async def _merge(self, records: Sequence[CallRecord]) -> dict[str, int]:
+        """Write those of these records that are newer than what is held; return the revisions held of the others."""
         await self.connection.copy_records_to_table(
             _INCOMING, records=self._rows(records), columns=["tenant_id", *_COLUMNS]
         )
-        merged = await self.connection.fetch(_MERGE)
-        if any(record.revision > 1 for record in records):
-            await self.connection.execute(_LEAVE_FORMER_TENANT)
-        await self._replace_children(records, merged)
-        return {row["call_sid"] for row in merged}
+        held: dict[str, int] = {row["call_sid"]: row["revision"] for row in await self.connection.fetch(_DROP_HELD)}
+        if len(held) < len(records):
+            merged = await self.connection.fetch(_MERGE)
+            if any(record.revision > 1 for record in records):
+                await self.connection.execute(_LEAVE_FORMER_TENANT)
+            await self._replace_children(records, merged)
+            done = held.keys() | {row["call_sid"] for row in merged}
+            # A trigger of the centre's own may pass over a row: what was not written is not called accepted.
+            held |= {record.call_sid: record.revision for record in records if record.call_sid not in done}
+        return held
 
     async def _rows(self, records: Sequence[CallRecord]) -> AsyncIterator[tuple[object, ...]]:
         for number, record in enumerate(records, 1):
@@ -237,6 +239,10 @@ class Ingest:
             ],
             number,
         )
+
+
+def _superseded(held_revision: int) -> _Decision:
+    return _Decision(Verdict.SUPERSEDED, held_revision=held_revision)
 
 
 def _unknown_tenant(name: str, site: str) -> _Decision:
