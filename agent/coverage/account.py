@@ -93,17 +93,18 @@ class Account:
     def overlapping(self, start: datetime, end: datetime, *, at_once: int) -> Iterator[list[SourceCall]]:
         """Calls that went on at some time between the two, as all sources tell them."""
         self._flush()
-        query = "SELECT call FROM told WHERE start <= ? AND end >= ? ORDER BY rank, sid"
+        query = "SELECT rank, call FROM told WHERE start <= ? AND end >= ? ORDER BY rank, sid"
         return self._told(query, moment_text(end), moment_text(start), at_once=at_once)
 
     def wanted(self, *, at_once: int) -> Iterator[list[SourceCall]]:
         """Those that were remembered, as all sources tell them."""
-        return self._told("SELECT call FROM told JOIN wanted USING (sid) ORDER BY rank, sid", at_once=at_once)
+        return self._told("SELECT rank, call FROM told JOIN wanted USING (sid) ORDER BY rank, sid", at_once=at_once)
 
     def _told(self, query: str, *values: object, at_once: int) -> Iterator[list[SourceCall]]:
-        found = self._database.execute(query, values)
-        while part := [_read(call) for (call,) in islice(found, at_once)]:
-            yield part
+        # A call stands once in each part, since the store takes one account of it at a time.
+        for _, calls in groupby(self._database.execute(query, values), key=itemgetter(0)):
+            while part := [_read(call) for _, call in islice(calls, at_once)]:
+                yield part
 
     def _flush(self) -> None:
         if self._waiting:

@@ -1,0 +1,119 @@
+"""The nightly verification on a real database, a clock of its own, and what is kept of it."""
+
+import logging
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.calls.rules import CallRules
+from agent.calls.tenancy import Assignment
+from agent.coverage.daily import DailyCoverage
+from agent.sources.opening import PbxSources
+from agent.store import coverage, sources
+from agent.store.engine import Store, open_store
+from agent.store.sources import SourceState
+from agent.store.writer import Group, Writer
+from config.settings import AsteriskSettings
+from tests.integration.sources.cdr_lines import cdr
+from tests.integration.sources.world import NINE, heard
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with open_store(tmp_path / "edge.db") as store:
+        yield store
+
+
+class Night:
+    """A PBX with one file, whose calls of the 22nd are verified at a time of one's choice."""
+
+    def __init__(self, store: Store, writer: Writer, file: Path | None) -> None:
+        self.store = store
+        self.writer = writer
+        self.now = NINE
+        told: dict[str, Any] = {"kind": "cdr-csv", "path": file, "time_zone": "UTC"}
+        pbx = AsteriskSettings(
+            name="main", host="pbx.example", username="x", secret="y", time_zone="UTC", sources=[told] if file else []
+        )
+        of = PbxSources(site="s", pbx=pbx, encoding="cp1254", rules=CallRules, assign=lambda _: Assignment("acme"))
+        self.daily = DailyCoverage([of], store=store, writer=writer, now=lambda: self.now)
+
+    async def hear(self, *numbers: int) -> None:
+        state = SourceState("main", "cdr-csv", "cdr-csv", since=NINE - DAY)
+        await self.writer.transact(lambda connection: sources.keep(connection, state, now=self.writer.now_text()))
+        await self.writer.commit(Group(finished=[heard(number) for number in numbers]))
+
+    async def verify_at(self, now: datetime) -> list[tuple[str, int, int, int]]:
+        """Day, known, missing and extra of what is kept afterwards."""
+        self.now = now
+        await self.daily.verify_due()
+        return [(each.day, each.known, each.missing, each.extra) for each in await self.kept()]
+
+    async def kept(self) -> list[coverage.DayCounts]:
+        return await self.store.reader.run(coverage.history)
+
+
+def written(file: Path, *numbers: int) -> Path:
+    file.write_text("".join(cdr(number, after=number * timedelta(minutes=1)) for number in numbers), encoding="utf-8")
+    return file
+
+
+async def test_a_day_is_verified_once_after_the_quiet_hour(store: Store, tmp_path: Path) -> None:
+    night = Night(store, await Writer.over(store.connection), written(tmp_path / "Master.csv", 1, 2, 3))
+    await night.hear(1, 2, 3)
+
+    assert await night.verify_at(datetime(2026, 11, 23, 2, 59, tzinfo=UTC)) == []
+    assert await night.verify_at(datetime(2026, 11, 23, 3, 0, tzinfo=UTC)) == [("2026-11-22", 3, 0, 0)]
+    (first,) = await night.kept()
+    await night.verify_at(datetime(2026, 11, 23, 4, 0, tzinfo=UTC))
+    assert await night.kept() == [first]
+
+
+async def test_what_the_pbx_knows_alone_and_what_it_does_not_know_is_counted_and_told(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    night = Night(store, await Writer.over(store.connection), written(tmp_path / "Master.csv", 1, 2, 3))
+    await night.hear(2, 3, 4)
+
+    assert await night.verify_at(datetime(2026, 11, 23, 12, 0, tzinfo=UTC)) == [("2026-11-22", 3, 1, 1)]
+    (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "not those that the PBX knows" in warning.getMessage()
+    assert "101" not in caplog.text  # nobody's number
+
+
+async def test_a_day_that_cannot_be_verified_is_kept_with_the_reason_and_tried_again(
+    store: Store, tmp_path: Path
+) -> None:
+    file = tmp_path / "Master.csv"
+    night = Night(store, await Writer.over(store.connection), file)
+    await night.hear(1)
+
+    noon = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+    await night.verify_at(noon)
+    (told,) = await night.kept()
+    assert told.trouble is not None
+    assert "does not exist" in told.trouble
+    written(file, 1)
+    await night.verify_at(noon + timedelta(hours=1))
+    assert (await night.kept())[0].trouble is not None
+    await night.verify_at(noon + timedelta(hours=21))
+    assert {(each.day, each.known, each.trouble) for each in await night.kept()} == {
+        ("2026-11-22", 1, None), ("2026-11-23", 0, None),
+    }  # fmt: skip
+
+
+async def test_without_a_second_source_it_is_said_once(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    night = Night(store, await Writer.over(store.connection), None)
+    await night.hear(1)
+
+    for hour in (4, 5):
+        assert await night.verify_at(datetime(2026, 11, 23, hour, tzinfo=UTC)) == []
+
+    assert caplog.text.count("calls that the agent misses cannot be noticed") == 1
