@@ -223,14 +223,17 @@ class CelCalls(Generic[Place]):
                 self._runs[name] = number, second
             elif second > made + _AT_ONCE_SECONDS:
                 self._runs[name] = number, second
-                self._restarted(name)
+                self._restarted(name, made)
         self._heard_at[name] = row.at
 
-    def _restarted(self, name: str) -> None:
-        """What an Asterisk of that name left open ended unseen when it stopped."""
+    def _restarted(self, name: str, last_made: int) -> None:
+        """What an Asterisk of that name left open ended unseen when it stopped.
+
+        It made its last channel in the second `last_made`; one that was back at once has made some since.
+        """
         at = self._heard_at[name]
         for group in list(self._groups.values()):
-            if any(_is_of(channel, name) for channel in group.open):
+            if any(_is_of(channel, name, until=last_made) for channel in group.open):
                 self._tell(group, at)
 
     # The calls
@@ -298,9 +301,10 @@ def _keys(row: CelRow) -> list[str]:
     return [key for key in keys if isinstance(key, str) and key not in _NO_KEYS]
 
 
-def _is_of(channel: str, name: str) -> bool:
+def _is_of(channel: str, name: str, *, until: int) -> bool:
+    """Whether the Asterisk of that name made the channel, and not after that second."""
     match = _ID.fullmatch(channel)
-    return match is not None and (match[1] or "") == name
+    return match is not None and (match[1] or "") == name and int(match[2]) <= until
 
 
 def _when_begun(group: _Group[Any]) -> int:  # Any: of any place

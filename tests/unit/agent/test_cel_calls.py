@@ -93,6 +93,19 @@ def test_a_low_number_of_a_channel_shows_that_asterisk_was_started_anew() -> Non
     assert cut["end_time"] == alive[-1].at
 
 
+def test_calls_of_an_asterisk_that_was_back_at_once_go_on() -> None:
+    """Killed and started within two seconds, which only a later channel shows."""
+    calls = new_calls()
+    old, last, new = ident(7), ident(8, second=STARTED + 10), ident(0, second=STARTED + 11)
+    beginning, *rest = one_call(new, at=11)
+
+    ended(calls, [row("CHAN_START", old), row("CHAN_START", last, at=10), beginning])
+    cut = ended(calls, [row("CHAN_START", ident(3, second=STARTED + 14), at=14)])
+
+    assert cut.keys() == {f"here:main:{old}", f"here:main:{last}"}
+    assert ended(calls, rest)[f"here:main:{new}"]["end_estimated"] is False
+
+
 def test_channels_made_in_the_same_moment_may_be_told_in_any_order() -> None:
     calls = new_calls()
 
