@@ -130,7 +130,8 @@ class Incoming:
         """The verdicts on all records, in the batch's order. Some records may have none: the centre was slow."""
         if not self._malformed:
             return stored
-        readable = [at for at in range(len(self._raws)) if at not in {at for at, _ in self._malformed}]
+        unreadable = {at for at, _ in self._malformed}
+        readable = [at for at in range(len(self._raws)) if at not in unreadable]
         placed = list(self._malformed)
         told = iter(stored.verdicts)
         verdict = next(told, None)

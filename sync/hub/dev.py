@@ -57,15 +57,18 @@ async def make_centre(server: EmbeddedPostgres, *, tenants: Sequence[str], site:
 
 async def _serve(server: EmbeddedPostgres, endpoint: Endpoint, *, tenant: str, site: str) -> None:
     hub, code = await make_centre(server, tenants=[tenant], site=site)
-    typer.echo(
-        f"hub         http://{endpoint}\n"
-        f"database    {server.dsn()}\n"
-        f"tenant      {tenant}\n"
-        f"site        {site}\n"
-        f"enrol       edge-agent enroll http://{endpoint} {code}\n"
-        "Ctrl-C ends it."
-    )
-    await serve(hub, ServeSettings(listen=[endpoint], connections=4))
+
+    def tell(endpoints: Sequence[Endpoint]) -> None:
+        typer.echo(
+            f"hub         http://{endpoints[0]}\n"
+            f"database    {server.dsn()}\n"
+            f"tenant      {tenant}\n"
+            f"site        {site}\n"
+            f"enrol       edge-agent enroll http://{endpoints[0]} {code}\n"
+            "Ctrl-C ends it."
+        )
+
+    await serve(hub, ServeSettings(listen=[endpoint], connections=4), when_listening=tell)
 
 
 async def _make_login(connection: asyncpg.Connection) -> str:

@@ -79,10 +79,15 @@ def parse_endpoint(text: str) -> Endpoint:
     return Endpoint(host.strip("[]"), int(port))
 
 
-async def serve(address: CentralAddress, settings: ServeSettings) -> None:
+async def serve(
+    address: CentralAddress,
+    settings: ServeSettings,
+    *,
+    when_listening: Callable[[Sequence[Endpoint]], None] = lambda endpoints: None,
+) -> None:
     """Answer until SIGTERM or SIGINT, then finish what is under way. Raises SyncErrors if it cannot start."""
-    notifier = Notifier(os.environ)
-    serving = await prepare(address, settings, notifier)
+    serving = await prepare(address, settings, Notifier(os.environ))
+    when_listening(serving.endpoints)
     loop = asyncio.get_running_loop()
     handlers = {signal.SIGTERM: serving.stop, signal.SIGINT: serving.stop, signal.SIGHUP: serving.reload}
     for number, handle in handlers.items():

@@ -7,6 +7,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -274,3 +275,27 @@ async def _name_shown(port: int, ca: Path) -> str:
     writer.close()
     await writer.wait_closed()
     return str(dict(pair[0] for pair in certificate["subject"])["commonName"])
+
+
+async def test_dev_gives_a_hub_a_site_can_enrol_at_and_keeps_its_data() -> None:
+    # Not in pytest's own directory: PostgreSQL's unprivileged user must reach it.
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o711)
+        kept = Path(directory, "kept")
+        names = []
+        for _ in range(2):
+            process = await asyncio.create_subprocess_exec(
+                *(EDGE_HUB, "dev", "--listen", "127.0.0.1:0", "--directory", str(kept)),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            assert process.stdout is not None
+            told = [(await process.stdout.readline()).decode() for _ in range(6)]
+            code = told[4].split()[-1]
+            url = told[0].split()[-1]
+            async with httpx.AsyncClient(trust_env=False) as client:
+                answer = await client.post(f"{url}/v1/enrol", json={"code": code, "host": "pbx-1"})
+            names.append(wire.decode_enrolled(answer.content).site)
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 0
+
+    assert names == ["ist-01", "ist-01"]
