@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import orjson
 
+from agent.coverage.errors import NotVerifiable
 from agent.sources.cdr_scratch import scratch_database
 from agent.store.rows import MOMENTS, json_text, moment_text
 from sync.models import Disposition
@@ -52,11 +53,14 @@ class Account:
     @classmethod
     @contextmanager
     def open(cls) -> Iterator[Self]:
-        """An empty one."""
-        with scratch_database() as database:
-            for statement in _TABLES:
-                database.execute(statement)
-            yield cls(database)
+        """An empty one. Raises NotVerifiable where there is no room for it."""
+        try:
+            with scratch_database() as database:
+                for statement in _TABLES:
+                    database.execute(statement)
+                yield cls(database)
+        except (sqlite3.Error, OSError) as exc:
+            raise NotVerifiable(f"there is no room to lay down its calls, in /var/tmp or TMPDIR: {exc}") from exc
 
     def add(self, call: SourceCall, *, rank: int) -> None:
         """Lay down a call as the source of that rank tells it."""

@@ -1,5 +1,6 @@
 """The nightly verification on a real database, a clock of its own, and what is kept of it."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,9 @@ from agent.store.sources import SourceState
 from agent.store.writer import Group, Writer
 from config.settings import AsteriskSettings
 from tests.integration.sources.cdr_lines import cdr
+from tests.integration.sources.test_follower_tables import row
 from tests.integration.sources.world import NINE, heard
+from tests.mariadb_server import DATABASE, READER, READER_PASSWORD, MariaDb
 
 DAY = timedelta(days=1)
 
@@ -30,16 +33,14 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 
 class Night:
-    """A PBX with one file, whose calls of the 22nd are verified at a time of one's choice."""
+    """A PBX with one source, whose calls of the 22nd are verified at a time of one's choice."""
 
-    def __init__(self, store: Store, writer: Writer, file: Path | None) -> None:
+    def __init__(self, store: Store, writer: Writer, *sources: dict[str, Any]) -> None:  # Any: TOML
         self.store = store
         self.writer = writer
         self.now = NINE
-        told: dict[str, Any] = {"kind": "cdr-csv", "path": file, "time_zone": "UTC"}
-        pbx = AsteriskSettings(
-            name="main", host="pbx.example", username="x", secret="y", time_zone="UTC", sources=[told] if file else []
-        )
+        told = {"name": "main", "host": "pbx.example", "username": "x", "secret": "y", "time_zone": "UTC"}
+        pbx = AsteriskSettings.model_validate(told | {"sources": sources})
         of = PbxSources(site="s", pbx=pbx, encoding="cp1254", rules=CallRules, assign=lambda _: Assignment("acme"))
         self.daily = DailyCoverage([of], store=store, writer=writer, now=lambda: self.now)
 
@@ -58,13 +59,17 @@ class Night:
         return await self.store.reader.run(coverage.history)
 
 
+def csv_file(path: Path) -> dict[str, Any]:  # Any: TOML
+    return {"kind": "cdr-csv", "path": path}
+
+
 def written(file: Path, *numbers: int) -> Path:
     file.write_text("".join(cdr(number, after=number * timedelta(minutes=1)) for number in numbers), encoding="utf-8")
     return file
 
 
 async def test_a_day_is_verified_once_after_the_quiet_hour(store: Store, tmp_path: Path) -> None:
-    night = Night(store, await Writer.over(store.connection), written(tmp_path / "Master.csv", 1, 2, 3))
+    night = Night(store, await Writer.over(store.connection), csv_file(written(tmp_path / "Master.csv", 1, 2, 3)))
     await night.hear(1, 2, 3)
 
     assert await night.verify_at(datetime(2026, 11, 23, 2, 59, tzinfo=UTC)) == []
@@ -77,7 +82,7 @@ async def test_a_day_is_verified_once_after_the_quiet_hour(store: Store, tmp_pat
 async def test_what_the_pbx_knows_alone_and_what_it_does_not_know_is_counted_and_told(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    night = Night(store, await Writer.over(store.connection), written(tmp_path / "Master.csv", 1, 2, 3))
+    night = Night(store, await Writer.over(store.connection), csv_file(written(tmp_path / "Master.csv", 1, 2, 3)))
     await night.hear(2, 3, 4)
 
     assert await night.verify_at(datetime(2026, 11, 23, 12, 0, tzinfo=UTC)) == [("2026-11-22", 3, 1, 1)]
@@ -90,7 +95,7 @@ async def test_a_day_that_cannot_be_verified_is_kept_with_the_reason_and_tried_a
     store: Store, tmp_path: Path
 ) -> None:
     file = tmp_path / "Master.csv"
-    night = Night(store, await Writer.over(store.connection), file)
+    night = Night(store, await Writer.over(store.connection), csv_file(file))
     await night.hear(1)
 
     noon = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -107,13 +112,45 @@ async def test_a_day_that_cannot_be_verified_is_kept_with_the_reason_and_tried_a
     }  # fmt: skip
 
 
+async def test_without_room_to_work_in_the_day_is_told_as_not_verified(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night = Night(store, await Writer.over(store.connection), csv_file(written(tmp_path / "Master.csv", 1)))
+    await night.hear(1)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
+
+    await night.verify_at(datetime(2026, 11, 23, 12, 0, tzinfo=UTC))
+
+    (told,) = await night.kept()
+    assert told.trouble is not None
+    assert "no room" in told.trouble
+
+
 async def test_without_a_second_source_it_is_said_once(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    night = Night(store, await Writer.over(store.connection), None)
+    night = Night(store, await Writer.over(store.connection))
     await night.hear(1)
 
     for hour in (4, 5):
         assert await night.verify_at(datetime(2026, 11, 23, hour, tzinfo=UTC)) == []
 
     assert caplog.text.count("calls that the agent misses cannot be noticed") == 1
+
+
+async def test_a_table_of_mariadb_is_read_anew_as_a_file_is(store: Store, tmp_path: Path, mariadb: MariaDb) -> None:
+    password_file = tmp_path / "password"
+    password_file.write_text(READER_PASSWORD, encoding="utf-8")
+    url = f"mariadb://{READER}@{mariadb.host}:{mariadb.port}/{DATABASE}"
+    table = {"kind": "cdr-mariadb", "url": url, "password_file": password_file}
+    night = Night(store, await Writer.over(store.connection), table)
+    await night.hear(2, 3, 4)
+    await asyncio.to_thread(mariadb.insert, "cdr", [row(number) for number in (1, 2, 3)])
+
+    assert await night.verify_at(datetime(2026, 11, 23, 12, 0, tzinfo=UTC)) == [("2026-11-22", 3, 1, 1)]
+    mariadb.stop()
+    await night.verify_at(datetime(2026, 11, 24, 12, 0, tzinfo=UTC))
+    latest, *_ = await night.kept()
+    assert latest.day == "2026-11-23"
+    assert latest.trouble is not None
+    mariadb.start()
