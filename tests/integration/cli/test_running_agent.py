@@ -159,7 +159,8 @@ async def test_sync_now_says_why_nothing_was_sent(site: Site) -> None:
     site.agent.write_settings(settings(site.simulator, rules=RULES))
     site.agent.reload()
     done = await site.command("sync", "now")
-    assert done.returncode == ExitCode.OK  # nothing to send, nothing failed
+    assert done.returncode == ExitCode.ERROR  # nothing waits, and nothing could be sent
+    assert done.stdout.startswith("Not sent, 0 calls waiting: 127.0.0.1:9/sentiric cannot be reached")
     await asyncio.to_thread(
         wait_until, lambda: "rules were read again" in site.agent.log(), what="the rules read", seconds=10
     )
