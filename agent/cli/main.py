@@ -27,7 +27,10 @@ app = typer.Typer(
     name="edge-agent",
     cls=Commands,
     help="Captures every call of a telephone exchange and syncs it to the centre.",
-    epilog="Exit codes: 0 well, 1 a warning (with --fail-on-warning) or not equal, 2 error, 3 no agent runs, 4 not configured.",
+    epilog=(
+        "Exit codes: 0 well, 1 a warning (with --fail-on-warning; of verify: not equal), 2 error, 3 no agent runs, "
+        "4 not configured."
+    ),
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,  # plain help, and rich stays out of the daemon's memory
