@@ -15,9 +15,13 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from sync.central import migrations
 from sync.central.connection import CentralAddress
+from sync.central.database import CentralDatabase
 from sync.central.migrate import check, migrate
 from sync.central.schema import OF_A_TENANT, SCHEMA_REVISION, central_metadata
-from sync.errors import SchemaMismatch, UplinkRefused
+from sync.central.transaction import for_site, require_enabled
+from sync.errors import SchemaMismatch, SiteRefused, UplinkRefused
+from sync.records import Batch, Greeting, Verdict
+from tests.fakes_sync import a_record
 from tests.postgres import PostgresDatabase
 
 Found = TypeVar("Found")
@@ -111,6 +115,60 @@ async def test_tables_of_the_first_revision_are_upgraded_and_keep_their_calls(em
     assert new.pop("queue_wait_seconds") == 0.0
     assert len(new) == 6
     assert set(new.values()) == {None}
+
+
+async def test_sites_of_the_second_revision_go_on_writing_for_the_tenants_they_have_calls_of(
+    empty_database: PostgresDatabase,
+) -> None:
+    await _migrate_to("0002", empty_database)
+    await empty_database.execute(
+        "INSERT INTO tenant (name, is_active) VALUES ('acme', true), ('globex', true);"
+        "INSERT INTO site (name, first_seen_at, last_seen_at, high_water, agent_version)"
+        " VALUES ('berlin', '2026-01-01Z', now(), 41, '0.1'), ('idle', '2026-01-02Z', now(), 0, NULL)"
+    )
+    await empty_database.execute(_OLD_CALL)
+
+    await migrate(empty_database.dsn)
+
+    grants = await empty_database.fetch("SELECT site, name FROM site_tenant JOIN tenant ON tenant.id = tenant_id")
+    assert [tuple(grant) for grant in grants] == [("berlin", "acme")]
+    rows = await empty_database.fetch(
+        "SELECT name, high_water, receipts, is_disabled, added_at = first_seen_at AS is_known_since FROM site"
+        " ORDER BY name"
+    )
+    assert [tuple(row) for row in rows] == [("berlin", 41, 0, False, True), ("idle", 0, 0, False, True)]
+    central = CentralDatabase(empty_database.address, application_name="test")
+    welcome = await central.greet(Greeting("berlin", "1", holder="us", host="pbx", lease=None, lease_seconds=60))
+    record = a_record(site="berlin", call_sid="berlin:main:1.1", revision=2)
+    receipt = await central.store(Batch("berlin", [record], 42, "us", welcome.lease))
+    await central.close()
+    assert (receipt.number, receipt.verdicts[0].verdict) == (1, Verdict.ACCEPTED)
+
+
+async def test_each_centre_has_an_identity_of_its_own_that_stays(
+    central_database: PostgresDatabase, empty_database: PostgresDatabase
+) -> None:
+    await migrate(empty_database.dsn)
+    [before] = await empty_database.fetch("SELECT id FROM centre")
+    await migrate(empty_database.dsn)
+
+    assert await empty_database.fetch("SELECT id FROM centre") == [before]
+    assert await central_database.fetch("SELECT id FROM centre") != [before]
+
+
+async def test_a_transaction_for_a_site_leaves_nothing_set_behind(central_database: PostgresDatabase) -> None:
+    """So that a pooler may give the session to others."""
+    settings = ("sentiric.site", "statement_timeout", "idle_in_transaction_session_timeout", "enable_seqscan")
+    async with central_database.connection() as connection:
+        before = [await connection.fetchval("SELECT current_setting($1, true)", name) for name in settings]
+        async with for_site(connection, "istanbul", 5.0, "SET LOCAL enable_seqscan = off"):
+            assert await connection.fetchval("SELECT current_setting('sentiric.site')") == "istanbul"
+        with pytest.raises(SiteRefused):
+            async with for_site(connection, "istanbul", 5.0):
+                await require_enabled(connection, "istanbul")
+        after = [await connection.fetchval("SELECT current_setting($1, true)", name) for name in settings]
+
+    assert [value or None for value in after] == before
 
 
 async def test_what_names_none_of_the_new_columns_is_still_taken(central_database: PostgresDatabase) -> None:
