@@ -10,7 +10,7 @@ from enum import IntEnum
 from typing import Any, Final
 
 from agent.calls.queue_merging import queue_told_again, with_queue
-from sync.models import Disposition
+from sync.models import Direction, Disposition
 
 Row = Mapping[str, Any]  # Any: the columns' own types
 
@@ -33,6 +33,7 @@ _OUTCOME: Final = (
 _NEVER: Final = frozenset({"call_sid", "trace_id", "site", "pbx", "source", "legs", "timeline"})
 _TAKEN: Final = frozenset({Disposition.ANSWERED, Disposition.VOICEMAIL})
 _NEAR: Final = timedelta(seconds=1)  # what whole seconds can hide
+_NEAR_SECONDS: Final = 0.1  # by which lengths differ that say the same
 _AT_ONCE: Final = timedelta(seconds=0.2)  # how far two who heard the same may be apart
 # What nobody writes down of a leg, and of what happens.
 _OF_A_LEG: Final = frozenset({"ring_time", "number", "caller_name", "hold_seconds"})
@@ -244,12 +245,22 @@ def _complete(stored: Row, told: Row) -> dict[str, Any]:
     changes = _fill(stored, told)
     if stored.get("merged_into") is not None:
         return changes
-    was_estimated = stored["start_estimated"] or stored["end_estimated"]
     if stored["start_estimated"] and not told["start_estimated"]:
         changes |= {"start_time": told["start_time"], "start_estimated": False, "direction": told["direction"]}
     if stored["end_estimated"] and not told["end_estimated"]:
         changes |= {"end_time": max(told["end_time"], stored["start_time"]), "end_estimated": False}
-    changes |= _better_outcome(stored, told, was_estimated=was_estimated)
+    changes |= _better_outcome(stored, told)
+    answered_at = stored["answer_time"] or told["answer_time"] or told["end_time"]
+    if "pbx_answer_time" not in changes and _is_earlier(told["pbx_answer_time"], stored["pbx_answer_time"]):
+        changes["pbx_answer_time"] = told["pbx_answer_time"]
+    if stored["direction"] == Direction.INTERNAL and _is_any_missed(stored, told, until=answered_at):
+        changes["direction"] = told["direction"]  # a trunk may have been dialled that was not seen
+    if _may_have_missed(stored, told, "ring_seconds", since=told["start_time"], until=answered_at):
+        changes["ring_seconds"] = told["ring_seconds"]
+    elif changes.get("ring_seconds", stored["ring_seconds"]) < stored["ring_seconds"]:
+        changes["ring_seconds"] = stored["ring_seconds"]
+    if stored["end_estimated"] and told.get("queue") is not None:
+        changes["queue"] = told["queue"]
     start, end = changes.get("start_time", stored["start_time"]), changes.get("end_time", stored["end_time"])
     if end is not None and ("start_time" in changes or "end_time" in changes):
         changes["total_seconds"] = round((end - start).total_seconds(), 6)
@@ -258,22 +269,63 @@ def _complete(stored: Row, told: Row) -> dict[str, Any]:
     return changes
 
 
-def _better_outcome(stored: Row, told: Row, *, was_estimated: bool) -> dict[str, Any]:
+def _better_outcome(stored: Row, told: Row) -> dict[str, Any]:
     is_taken, was_taken = told["disposition"] in _TAKEN, stored["disposition"] in _TAKEN
     if is_taken and (not was_taken or stored["disposition"] == Disposition.VOICEMAIL != told["disposition"]):
         return {name: told[name] for name in _OUTCOME if told[name] is not None}
     if is_taken and was_taken:
-        changes: dict[str, Any] = {}
-        if _is_earlier(told["answer_time"], stored["answer_time"]):
-            changes |= {name: told[name] for name in ("answer_time", "answered_by") if told[name] is not None}
-        if was_estimated:
-            changes["talk_seconds"] = told["talk_seconds"]
-            if told["last_answered_by"] is not None:
-                changes["last_answered_by"] = told["last_answered_by"]
-        return changes
-    if not was_taken and stored["end_estimated"]:
+        return _better_talk(stored, told)
+    if not was_taken and _may_be_missed(stored, told, stored["end_time"]):  # so who gave up is not known
         return {"status": told["status"], "disposition": told["disposition"]}
     return {}
+
+
+def _better_talk(stored: Row, told: Row) -> dict[str, Any]:
+    """Of two who each know a part, the earlier answer if the other may have missed it, and the longer talk."""
+    changes = {name: told[name] for name in ("answered_by", "last_answered_by") if stored[name] is None}
+    if _is_earlier(told["answer_time"], stored["answer_time"]) and _may_be_missed(stored, told, told["answer_time"]):
+        changes |= {name: told[name] for name in ("answer_time", "answered_by") if told[name] is not None}
+    if told["answer_time"] is None:
+        return changes  # from when on there was talk is not known
+    if _may_have_missed(stored, told, "talk_seconds", since=told["answer_time"], until=told["end_time"]):
+        changes["talk_seconds"] = told["talk_seconds"]
+        if told["last_answered_by"] is not None:
+            changes["last_answered_by"] = told["last_answered_by"]
+    return changes
+
+
+def _may_be_missed(stored: Row, told: Row, at: datetime) -> bool:
+    """Whether something at that moment may not have been heard."""
+    return any(since - _NEAR <= at <= until + _NEAR for since, until in _missed(stored, told))
+
+
+def _may_have_missed(stored: Row, told: Row, name: str, *, since: datetime, until: datetime) -> bool:
+    """Whether it is longer by what may have gone on, in that time, while nobody listened."""
+    missed = (min(end, until) - max(begin, since) for begin, end in _missed(stored, told))
+    room = sum(max(0.0, each.total_seconds()) for each in missed)
+    more = told[name] - stored[name]
+    if not stored[name]:
+        return bool(more > 0 and room > 0)  # that it began was not heard, so nothing of it was counted
+    return bool(_NEAR_SECONDS < more <= room + _NEAR_SECONDS)
+
+
+def _is_any_missed(stored: Row, told: Row, *, until: datetime) -> bool:
+    """Whether nobody listened for a while before that moment."""
+    return any(since < until for since, _ in _missed(stored, told))
+
+
+def _missed(stored: Row, told: Row) -> list[tuple[datetime, datetime]]:
+    """When nobody listened while the call went on."""
+    missed = [
+        (datetime.fromisoformat(entry["since"]), datetime.fromisoformat(entry["at"]))
+        for entry in stored["timeline"]
+        if entry.get("event") == "unheard"
+    ]
+    if stored["start_estimated"]:
+        missed.append((told["start_time"], stored["start_time"]))
+    if stored["end_estimated"]:
+        missed.append((stored["end_time"], told["end_time"]))
+    return missed
 
 
 def _is_earlier(told: datetime | None, stored: datetime | None) -> bool:

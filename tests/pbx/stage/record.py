@@ -1,7 +1,7 @@
 """Records scenarios one at a time: python -m tests.pbx.stage.record [--asterisk VERSION] [NAME …]
 
 Beside each NAME.ami (the bytes of the classes the product asks for) stand NAME.cel.csv, Asterisk's channel event log of
-the same, and NAME.json, the truth of its calls; of a call in a queue also NAME.queue_log and NAME.cdr.csv.
+the same, NAME.cdr.csv, its CDRs, and NAME.json, the truth of its calls; of a call in a queue also NAME.queue_log.
 """
 
 import argparse
@@ -51,8 +51,8 @@ def _record(theatre: Theatre, name: str, directory: Path) -> bool:
     (directory / f"{name}.cel.csv").write_bytes(header + theatre.asterisk.cel_path.read_bytes())
     if queue_log := theatre.asterisk.queue_log_path.read_bytes():
         (directory / f"{name}.queue_log").write_bytes(queue_log)
-        header = ",".join(CDR_COLUMNS).encode() + b"\n"
-        (directory / f"{name}.cdr.csv").write_bytes(header + theatre.asterisk.cdr_path.read_bytes())
+    header = ",".join(CDR_COLUMNS).encode() + b"\n"
+    (directory / f"{name}.cdr.csv").write_bytes(header + theatre.asterisk.cdr_path.read_bytes())
     (directory / f"{name}.json").write_text(dump_truths(played.calls), encoding="utf-8")
     print(name, flush=True)
     return True

@@ -30,7 +30,7 @@ ENCODING: Final = "cp1254"
 _NOW: Final = "2026-11-22 12:00:00.000000"
 _TOLERANCE: Final = timedelta(seconds=0.05)
 # `source` may differ, and the others are compared with the truth.
-_NOT_COMPARED: Final = frozenset({"source", "legs", "timeline"})
+NOT_COMPARED: Final = frozenset({"source", "legs", "timeline"})
 # Asterisk's own name for a leg that an application reaches somebody with.
 _REACHING: Final = {"Queue": "AppQueue", "Originate": "AppDial2"}
 _OF_A_SNAPSHOT: Final = (
@@ -222,7 +222,7 @@ def disagreements(calls: Rows, unbroken: Rows, *, but: Collection[str] = ()) -> 
     lines = [f"{sid} is missing" for sid in unbroken.keys() - calls.keys()]
     for sid, true in unbroken.items():
         told = calls.get(sid, true)
-        columns = [name for name in true if name not in _NOT_COMPARED and name not in but]
+        columns = [name for name in true if name not in NOT_COMPARED and name not in but]
         lines += [
             f"{sid}: {name} is {true[name]}, told {told[name]}"
             for name in columns
