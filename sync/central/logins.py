@@ -71,14 +71,23 @@ async def new_password(connection: asyncpg.Connection, role: str, *, site: str, 
     """Give a site's database user another password, with which it may log in. Raises CannotDo."""
     password = secrets.token_urlsafe(24)
     async with connection.transaction():
-        await _run(connection, f"ALTER ROLE {quoted(role)} LOGIN PASSWORD '{scram_verifier(password)}'")
+        await _run(
+            connection,
+            f"ALTER ROLE {quoted(role)} LOGIN PASSWORD '{scram_verifier(password)}'",
+            instead=f"an administrator can set a new password: ALTER ROLE {quoted(role)} LOGIN, then \\password",
+        )
         await note(connection, who, "rotated", site, role)
     return password
 
 
 async def lock_out(connection: asyncpg.Connection, role: str) -> None:
     """Let a database user log in no more, and end its sessions, until it has a new password. Raises CannotDo."""
-    await _run(connection, f"ALTER ROLE {quoted(role)} NOLOGIN")
+    lock = f"ALTER ROLE {quoted(role)} NOLOGIN"
+    await _run(
+        connection,
+        lock,
+        instead=f"`edge-hub sites disable` keeps the site out at once, an administrator of the server can run {lock}",
+    )
     await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", role)
 
 
@@ -97,7 +106,8 @@ async def remove_reader(connection: asyncpg.Connection, role: str, *, who: str) 
         if done == "DELETE 0":
             names = ", ".join(reader.role for reader in await read_readers(connection)) or "none yet"
             raise CannotDo(f"there is no reader {role!r}; there are: {names}")
-        await _run(connection, f"DROP ROLE IF EXISTS {quoted(role)}")
+        drop = f"DROP ROLE IF EXISTS {quoted(role)}"
+        await _run(connection, drop, instead=f"let an administrator of the server run {drop} first")
         await note(connection, who, "reader removed", None, role)
 
 
@@ -137,16 +147,14 @@ async def _bind(
     except asyncpg.UniqueViolationError:
         raise CannotDo(f"the database user {login.role!r}, or one of this site, is bound already") from None
     if make_role:
-        await _run(connection, login.sql)
+        await _run(connection, login.sql, instead="with --print-sql an administrator of the server can do it")
 
 
-async def _run(connection: asyncpg.Connection, sql: str) -> None:
+async def _run(connection: asyncpg.Connection, sql: str, *, instead: str) -> None:
     try:
         await connection.execute(sql)
     except asyncpg.InsufficientPrivilegeError:
-        raise CannotDo(
-            "this database user may not make or change others; with --print-sql an administrator can do it"
-        ) from None
+        raise CannotDo(f"this database user may not make or change others; {instead}") from None
     except asyncpg.DuplicateObjectError:
         raise CannotDo("the server has a database user of that name already; choose another with --role") from None
     except asyncpg.UndefinedObjectError:

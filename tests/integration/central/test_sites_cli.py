@@ -217,3 +217,31 @@ def test_rotation_leaves_time_to_enrol(operator: Operator, central_database: Pos
     assert at(central_database.address, "verify", new).site == "istanbul"
     with pytest.raises(SiteRefused):
         at(central_database.address, "verify", old)
+
+
+def test_an_owner_who_may_not_make_users_migrates_and_is_told_what_an_administrator_can_do(
+    empty_database: PostgresDatabase, role: str
+) -> None:
+    name = quoted(role)
+    asyncio.run(
+        empty_database.execute(
+            f"CREATE ROLE {name} LOGIN PASSWORD 'owner'; ALTER DATABASE {empty_database.name} OWNER TO {name}"
+        )
+    )
+    dsn = address_of(empty_database, role, "owner").dsn
+
+    def told(*arguments: str) -> str:
+        with pytest.raises(SyncError) as caught:
+            CliRunner().invoke(app, [*arguments, "--dsn", dsn], catch_exceptions=False)
+        return str(caught.value)
+
+    for arguments in (("migrate",), ("tenants", "add", "acme"), ("migrate",)):
+        done = CliRunner().invoke(app, [*arguments, "--dsn", dsn])
+        assert done.exit_code == 0, done.exception
+    assert "with --print-sql an administrator" in told("sites", "add", "istanbul", "--direct")
+    bound = CliRunner().invoke(app, ["sites", "add", "istanbul", "--direct", "--print-sql", "--dsn", dsn])
+    made_by_another = bound.stdout.strip().splitlines()[0].replace("sentiric-istanbul", f"{role}-site")
+    asyncio.run(empty_database.execute(f"UPDATE bound_role SET role = '{role}-site'; {made_by_another}"))
+    assert "`edge-hub sites disable` keeps the site out at once" in told("sites", "revoke", "istanbul")
+    assert "can set a new password" in told("sites", "rotate", "istanbul")
+    asyncio.run(empty_database.execute(f"DROP ROLE {quoted(f'{role}-site')}; REASSIGN OWNED BY {name} TO postgres"))
