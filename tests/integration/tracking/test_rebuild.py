@@ -17,6 +17,7 @@ from agent.pbx.asterisk.interpreter import AsteriskInterpreter
 from agent.store.amend import Left
 from agent.store.engine import Store, open_store
 from agent.store.journal import Journal
+from agent.store.merge import ToldCall, merging
 from agent.store.outbox import SqliteOutbox
 from agent.store.writer import FinishedCall, Group, Writer
 from agent.tracking.rebuild import Progress, Rebuild
@@ -309,7 +310,21 @@ async def test_a_call_that_went_on_over_a_damaged_segment_is_left_alone(site: Si
     assert (told.changed, told.left) == (0, {Left.PARTLY_HEARD: 1})
 
 
-async def test_a_call_that_another_source_told_of_is_left_alone(site: Site) -> None:
+async def test_a_call_of_which_other_sources_tell_more_is_derived_again_and_keeps_what_they_told(site: Site) -> None:
+    await site.hears(frames("inbound_answered"), rules=BLIND)
+    ((sid,),) = await site.rows("SELECT call_sid FROM call")
+    told = ToldCall.of({"call_sid": sid, "source": "cdr", "recording": "in.wav"})
+    await site.writer.transact(merging([told], now=site.writer.now_text()))
+    before = await site.rows("SELECT source, recording, direction FROM call")
+
+    rebuilt = await site.rebuilds()
+
+    assert before == [("ami+cdr", "in.wav", "internal")]
+    assert (rebuilt.changed, rebuilt.left) == (1, {})
+    assert await site.rows("SELECT source, recording, direction FROM call") == [("ami+cdr", "in.wav", "inbound")]
+
+
+async def test_a_call_that_another_source_told_of_is_left_alone_if_nobody_kept_what_it_told(site: Site) -> None:
     await site.hears(frames("inbound_answered"), rules=BLIND)
     await site.do("UPDATE call SET source = 'ami+cdr'")
 

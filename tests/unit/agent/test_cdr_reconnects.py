@@ -28,7 +28,7 @@ UNSETTLED = {"pbx_answer_time", "last_answered_by"}
 # Who clicked is called first: who did not hear it cannot say who called whom, nor that only the first picked up.
 CLICKED = {"answered_by", "direction", "status", "disposition", "answer_time"}
 # CDRs take the waiting of who was transferred or put through for talk, or know less of it; a line that missed
-# the parking takes it for a transfer; and so on, with what rang before a mailbox or announcement, and who met in a room.
+# the parking takes it for a transfer; and so on, with what rang before a mailbox or announcement, and rooms.
 UNSETTLED_OF = {
     "attended_transfer_by_feature_code_that_comes_back": {"talk_seconds"},
     "attended_transfer_of_a_call_from_a_queue": {"talk_seconds"},
