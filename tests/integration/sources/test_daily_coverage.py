@@ -112,6 +112,31 @@ async def test_a_day_that_cannot_be_verified_is_kept_with_the_reason_and_tried_a
     }  # fmt: skip
 
 
+async def test_what_the_source_cannot_know_is_not_held_against_it(store: Store, tmp_path: Path) -> None:
+    file = written(tmp_path / "Master.csv", 1)
+    night = Night(store, await Writer.over(store.connection), csv_file(file))
+    await night.hear(1)
+    alone = {"disposition": "cancelled", "status": "abandoned", "answer_time": None, "answered_by": None}
+    others = [
+        heard(2, merged_into="s:main:1795340000.1"),
+        heard(3, source="cdr"),  # imported from another file
+        heard(4, **alone),  # `unanswered = no`
+    ]
+    await night.writer.commit(Group(finished=others))
+
+    noon = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+    assert await night.verify_at(noon) == [("2026-11-22", 1, 0, 0)]
+    assert (await night.kept())[0].untold == 3
+
+    lonely = cdr(5, after=timedelta(minutes=5))
+    for told, instead in (("ANSWERED", "NO ANSWER"), ("PJSIP/102-00000005", ""), ("2026-11-22 09:05:01", "")):
+        lonely = lonely.replace(told, instead)
+    file.write_text(file.read_text(encoding="utf-8") + lonely, encoding="utf-8")
+    await night.writer.transact(lambda connection: connection.execute("DELETE FROM coverage").rowcount)
+    # A PBX that writes calls of that kind should have written the other one as well.
+    assert await night.verify_at(noon) == [("2026-11-22", 2, 1, 1)]
+
+
 async def test_without_room_to_work_in_the_day_is_told_as_not_verified(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
