@@ -129,7 +129,12 @@ async def test_what_the_source_cannot_know_is_not_held_against_it(store: Store, 
     assert (await night.kept())[0].untold == 3
 
     lonely = cdr(5, after=timedelta(minutes=5))
-    for told, instead in (("ANSWERED", "NO ANSWER"), ("PJSIP/102-00000005", ""), ("2026-11-22 09:05:01", "")):
+    for told, instead in (
+        ("ANSWERED", "NO ANSWER"),
+        ("PJSIP/102-00000005", ""),
+        ("2026-11-22 09:05:01", ""),
+        ('"9"', '"0"'),
+    ):
         lonely = lonely.replace(told, instead)
     file.write_text(file.read_text(encoding="utf-8") + lonely, encoding="utf-8")
     await night.writer.transact(lambda connection: connection.execute("DELETE FROM coverage").rowcount)
