@@ -51,7 +51,7 @@ def a_wide_window() -> bytes:
 
 
 async def flood(port: int, head: str, *, chunked: bool) -> bytes:
-    """Send zeros until the hub answers, one GiB at most; return what it says."""
+    """Send zeros until the hub answers, one GiB at most; return what it says, nothing if it cuts the line."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(head.encode())
     piece = bytes(MEBIBYTE)
@@ -65,9 +65,12 @@ async def flood(port: int, head: str, *, chunked: bool) -> bytes:
             sent += len(piece)
     except ConnectionError:
         pass  # the hub has had enough
-    told = await answer
-    writer.close()
-    return told
+    try:
+        return await answer
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
 
 
 def client_of(hub: HubProcess) -> httpx.AsyncClient:
@@ -106,7 +109,8 @@ async def test_nothing_that_is_sent_makes_the_hub_hold_more_than_it_may(
         assert told.startswith(b"HTTP/1.1 413")
         headers = "".join(f"X-{number}: {number}\r\n" for number in range(100_000))
         told = await flood(hub.port, f"{head}{headers}", chunked=False)
-        assert told.startswith(b"HTTP/1.1 400")
+        # Such a line is cut at once, so the answer may be lost on it.
+        assert told == b"" or told.startswith(b"HTTP/1.1 400")
         grown = hub.peak_bytes() - before
         assert (await client.get("/ready")).status_code == 200
 
