@@ -8,7 +8,7 @@ import zstandard
 
 from sync import wire
 from sync.records import CallRecord, DayDigest, Greeting, HeldCall, Receipt, RecordReceipt, Verdict
-from tests.fakes_sync import a_batch, a_record
+from tests.fakes_sync import LEASE, a_batch, a_record
 
 
 def test_a_record_has_the_members_of_a_call_record_and_its_json_members_are_json() -> None:
@@ -26,7 +26,7 @@ def test_a_batch_is_one_json_object_with_its_records_in_order() -> None:
     body = wire.encode_batch(batch, [wire.encode_record(record) for record in batch.records])
 
     told = json.loads(zstandard.ZstdDecompressor().decompress(wire.compress(body)))
-    assert (told["site"], told["high_water"], told["lease"]) == ("istanbul", 7, None)
+    assert (told["site"], told["high_water"], told["lease"]) == ("istanbul", 7, LEASE)
     assert [record["call_sid"] for record in told["records"]] == [record.call_sid for record in batch.records]
 
 
