@@ -23,3 +23,39 @@ class StoreHeld(StoreUnavailable):
 
 class ContextStoreAway(AgentError):
     """The live context store does not answer: capture goes on, contexts are put back when it returns."""
+
+
+class CallUnknown(AgentError):
+    """No call of this id goes on, and the local database holds none."""
+
+
+class OperationRefused(AgentError):
+    """What a service wants to write is not what it has to be: mend it, sending it again does not help.
+
+    `field` names the part at fault, as in "interactions.0.confidence".
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+
+
+class TaskUnknown(OperationRefused):
+    """The task is not on the call's stack (any more)."""
+
+
+class TooLarge(OperationRefused):
+    """A bound of the settings' [live] section is exceeded; `bound` names it."""
+
+    def __init__(self, field: str, *, bound: str, limit: int) -> None:
+        super().__init__(field, f"more than live.{bound} = {limit} allows")
+        self.bound = bound
+        self.limit = limit
+
+
+class RevisionChanged(AgentError):
+    """Somebody else has written since the revision that a service names: read the context again, now at `revision`."""
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(f"the context has changed meanwhile, its revision is {revision}")
+        self.revision = revision

@@ -2,11 +2,15 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = 1
+
+
+# What every language's JSON tells exactly.
+_Number = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class CallState(StrEnum):
@@ -25,6 +29,7 @@ class TaskState(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
+    id: str | None = None  # the agent gives one to a task that has none
     task_name: str
     state_data: dict[str, Any] = Field(default_factory=dict)
     start_time: AwareDatetime
@@ -45,13 +50,16 @@ class Participant(BaseModel):
 class CallContext(BaseModel):
     """The live memory of one call. Fields unknown to this version survive a round trip.
 
-    `revision` grows by one with every write, whoever writes; it is what compare-and-set compares.
+    `revision` grows with every write, whoever writes; it is what compare-and-set compares. `operation` is the number
+    of the last operation of the agent's services that is in it, by which the agent knows an old copy; whoever writes to
+    a shared store leaves it as it is.
     """
 
     model_config = ConfigDict(validate_assignment=True, extra="allow")
 
     schema_version: int = SCHEMA_VERSION
-    revision: int = 0
+    revision: _Number = 0
+    operation: _Number = 0
     call_sid: str
     trace_id: str
     tenant_id: str | None = None  # the tenant's name; None while no rule has matched
@@ -63,9 +71,12 @@ class CallContext(BaseModel):
     caller_name: str | None = None
     callee_id: str | None = None
     participants: list[Participant] = Field(default_factory=list)
-    task_stack: list[TaskState] = Field(default_factory=list)
+    merged_into: str | None = None  # the call_sid of the call that goes on, after an attended transfer
+    task_stack: list[TaskState] = Field(default_factory=list)  # the one on top is the last
+    tasks_done: list[TaskState] = Field(default_factory=list)  # that were popped
     interaction_history: list[dict[str, Any]] = Field(default_factory=list)
     variables: dict[str, Any] = Field(default_factory=dict)
+    transcript: list[dict[str, Any]] | None = None  # a service's own; None: what was said is the transcript
     call_start_time: AwareDatetime
     last_interaction_time: AwareDatetime
 
@@ -74,7 +85,7 @@ class CallContext(BaseModel):
 TRACKER_FIELDS = frozenset(
     {
         "schema_version", "call_sid", "trace_id", "tenant_id", "site", "pbx", "direction", "state",
-        "caller_id", "caller_name", "callee_id", "participants", "call_start_time",
+        "caller_id", "caller_name", "callee_id", "participants", "merged_into", "call_start_time",
     }
 )  # fmt: skip
 

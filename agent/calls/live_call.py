@@ -327,6 +327,7 @@ class LiveCall:
             caller_name=self.caller_name,
             callee_id=self.callee,
             participants=[self._participant(leg) for leg in self.parties()],
+            merged_into=self.merged_into,
             call_start_time=self.started_at,
             last_interaction_time=at,
         )

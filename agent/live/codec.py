@@ -3,7 +3,7 @@
 import orjson
 from pydantic import ValidationError
 
-from agent.calls.context import CallContext, with_facts
+from agent.calls.context import CallContext
 
 
 def to_json(context: CallContext) -> bytes:
@@ -25,9 +25,11 @@ def announcement(context: CallContext, state: str) -> bytes:
     return orjson.dumps({"call_sid": context.call_sid, "revision": context.revision, "state": state})
 
 
-def merged(stored: CallContext | None, facts: CallContext) -> CallContext:
-    """What to write when `stored` is there and the tracker tells `facts`."""
-    if stored is None:
-        return facts.model_copy(update={"revision": 1})
-    latest = max(stored.last_interaction_time, facts.last_interaction_time)
-    return with_facts(stored, facts, at=latest).model_copy(update={"revision": stored.revision + 1})
+def announced(message: bytes | str) -> tuple[str, int] | None:
+    """The call_sid and revision that a message of a change channel tells; None if it tells none."""
+    try:
+        told = orjson.loads(message)
+        sid, revision = told["call_sid"], told["revision"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return (sid, revision) if isinstance(sid, str) and isinstance(revision, int) else None

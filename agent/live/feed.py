@@ -4,13 +4,15 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Protocol
 
 from agent.calls.context import CallContext
 from agent.errors import ContextStoreAway
 from agent.live.store import ContextStore
+from agent.live.weaving import Woven, of_facts
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +20,9 @@ logger = logging.getLogger(__name__)
 LOGGED_FAILURE: Final = 2
 # How many calls that end while the store is away are remembered, by name only: an hour of a busy site.
 _REMEMBERED_ENDS: Final = 50_000
+# How much longer than a round took the feed rests after it, and at most.
+_REST: Final = 4.0
+_LONGEST_REST_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +47,57 @@ class FeedTimes:
     longest_retry: float = 30.0
 
 
-class LiveFeed:
-    """Writes the newest facts of every live call to the store, each change of state at most once.
+class Book(Protocol):
+    """Who knows what the contexts are, and takes in what others wrote into the store."""
 
-    `mark`, `ended` and `settled` only note what to do; `run` does it. While the store is away only the newest
-    facts of each live call are kept, so memory is bounded by the number of live calls. When it is back, or has
+    def current(self, call_sid: str) -> CallContext | None:
+        """The context of a call at hand."""
+        ...
+
+    def is_known(self, call_sid: str, revision: int) -> bool:
+        """Whether what stands in the store is the agent's own, or nothing to the agent."""
+        ...
+
+    def weave(self, mine: CallContext, stored: CallContext | None) -> Woven:
+        """What is to be written where `stored` stands, and what others changed in it."""
+        ...
+
+    def carried(self, result: Woven) -> None:
+        """This was written, or found to stand there."""
+        ...
+
+    def found_last(self, context: CallContext) -> None:
+        """The last context of a call that ended while nobody looked."""
+        ...
+
+
+class FactsOnly:
+    """Knows nothing but what is marked."""
+
+    def current(self, call_sid: str) -> CallContext | None:
+        """Nothing."""
+        return None
+
+    def is_known(self, call_sid: str, revision: int) -> bool:
+        """What others write is nobody's business here."""
+        return True
+
+    def weave(self, mine: CallContext, stored: CallContext | None) -> Woven:
+        """The facts, and what stands there of services."""
+        return of_facts(mine, stored)
+
+    def carried(self, result: Woven) -> None:
+        """Nothing to do."""
+
+    def found_last(self, context: CallContext) -> None:
+        """Nothing to do."""
+
+
+class LiveFeed:
+    """Writes the newest context of every live call to the store, each change of state at most once.
+
+    `mark`, `ended`, `changed_late` and `settled` only note what to do; `run` does it. While the store is away only the
+    newest context of each live call is kept, so memory is bounded by the number of live calls. When it is back, or has
     been emptied, every live context is put there again and those of calls that ended meanwhile are ended. Of these
     only the names are remembered, and only where the PBX has not told all its calls yet: else all but the live end.
     """
@@ -58,7 +109,7 @@ class LiveFeed:
         site: str,
         pbxes: Iterable[str],
         grace_seconds: int,
-        on_final: Callable[[CallContext], None] = lambda _context: None,
+        book: Book | None = None,
         times: FeedTimes | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -66,12 +117,13 @@ class LiveFeed:
         self._site = site
         self._undecided = set(pbxes)
         self._grace_seconds = grace_seconds
-        self._on_final = on_final
+        self._book = book or FactsOnly()
         self._times = times or FeedTimes()
         self._now = now
         self._live: dict[str, CallContext] = {}
         self._dirty: dict[str, None] = {}  # in the order of marking
         self._over: dict[str, CallContext] = {}
+        self._late: dict[str, CallContext] = {}  # contexts of ended calls that changed
         self._ended_away: dict[str, None] = {}  # while the store was away, of PBXes not settled; the oldest first
         self._stale = True  # the store may hold contexts of calls that are over
         self._lost = True  # the store may lack contexts of live calls
@@ -105,6 +157,11 @@ class LiveFeed:
             self._over[sid] = context
         self._call()
 
+    def changed_late(self, context: CallContext) -> None:
+        """The context of a call that is over is now so."""
+        self._late[context.call_sid] = context
+        self._call()
+
     def settled(self, pbx: str) -> None:
         """All live calls of this PBX are marked: contexts of its other calls are of the past, and end."""
         self._undecided.discard(pbx)
@@ -117,6 +174,17 @@ class LiveFeed:
         """Wait until the store has everything; bounded by the caller, since the store may be away."""
         await self._in_step.wait()
 
+    async def listen(self) -> None:
+        """Notice what others write into the store, until cancelled; for a store that others can reach."""
+        while True:
+            try:
+                async with aclosing(self._store.changes(self._look_at_all)) as changes:
+                    async for sid, revision in changes:
+                        if not self._book.is_known(sid, revision):
+                            self._look(sid)
+            except ContextStoreAway:  # `run` tells of it
+                await asyncio.sleep(self._times.check)
+
     def status(self) -> LiveStatus:
         """For `status` and `health`."""
         return LiveStatus(
@@ -124,20 +192,23 @@ class LiveFeed:
             reachable=self._reachable,
             since=self._since,
             live=len(self._live),
-            waiting=len(self._dirty) + len(self._over),
+            waiting=len(self._dirty) + len(self._over) + len(self._late),
             problem=self._problem,
         )
 
     async def run(self) -> None:
         """Keep the store in step until cancelled."""
         while True:
+            started = asyncio.get_running_loop().time()
             try:
                 await self._catch_up()
             except ContextStoreAway as exc:
                 self._note_away(exc)
                 await asyncio.sleep(self._retry_seconds())
                 continue
-            await asyncio.sleep(self._times.pause)
+            # Services are answered without the store, so under load it may lag rather than take their time.
+            spent = asyncio.get_running_loop().time() - started
+            await asyncio.sleep(max(self._times.pause, min(spent * _REST, _LONGEST_REST_SECONDS)))
             await self._idle()
 
     async def _catch_up(self) -> None:
@@ -149,15 +220,20 @@ class LiveFeed:
             await self._store.sign(self._site)
             self._dirty = dict.fromkeys(self._live) | self._dirty
             self._lost = False
-        while self._dirty or self._over:
+        # What is marked again meanwhile waits for the next round; ends do not wait.
+        dirty = list(reversed(self._dirty))
+        while dirty or self._over or self._late:
             if self._over:
                 await self._end(next(iter(self._over.values())))
-            if self._dirty:
-                await self._write(next(iter(self._dirty)))
+            elif dirty:
+                if (sid := dirty.pop()) in self._dirty:
+                    await self._write(sid)
+            elif self._late:
+                await self._write_late(next(iter(self._late.values())))
             # fakeredis answers without ever yielding; capture goes first.
             await asyncio.sleep(0)
         self._note_back()
-        if not self._stale:
+        if not (self._stale or self._dirty):
             self._wake.clear()
             self._in_step.set()
 
@@ -182,7 +258,7 @@ class LiveFeed:
             self._stale = True
             raise
         for context in cleared:
-            self._on_final(context)
+            self._book.found_last(context)
         if self._ended_away:
             await self._end_remembered()
 
@@ -201,16 +277,39 @@ class LiveFeed:
             del self._ended_away[next(iter(self._ended_away))]
 
     async def _write(self, sid: str) -> None:
-        facts = self._live[sid]
-        await self._store.put_facts(facts)
-        if self._live.get(sid) is facts:
+        mine = self._live[sid]
+        result = await self._store.put(mine, self._book.weave)
+        if self._live.get(sid) is mine:
             self._dirty.pop(sid, None)
+        self._book.carried(result)
 
-    async def _end(self, facts: CallContext) -> None:
-        final = await self._store.end(facts, self._grace_seconds)
-        if self._over.get(facts.call_sid) is facts:
-            del self._over[facts.call_sid]
-            self._on_final(final)
+    async def _end(self, told: CallContext) -> None:
+        sid = told.call_sid
+        mine = self._book.current(sid) or told
+        result = await self._store.end(mine, self._grace_seconds, self._book.weave)
+        if self._over.get(sid) is told:
+            del self._over[sid]
+        self._book.carried(result)
+
+    async def _write_late(self, mine: CallContext) -> None:
+        result = await self._store.rewrite(mine, self._book.weave)
+        if self._late.get(mine.call_sid) is mine:
+            del self._late[mine.call_sid]
+        if result is not None:
+            self._book.carried(result)
+
+    def _look(self, sid: str) -> None:
+        """Others may have written there."""
+        if sid in self._live:
+            self._dirty[sid] = None
+        elif sid not in self._over and (context := self._book.current(sid)) is not None:
+            self._late[sid] = context
+        self._call()
+
+    def _look_at_all(self) -> None:
+        """What was announced while nobody listened is not known."""
+        self._dirty.update(dict.fromkeys(self._live))
+        self._call()
 
     async def _idle(self) -> None:
         """Until there is something to do, or it is time to look after the store."""
@@ -230,6 +329,7 @@ class LiveFeed:
         for context in self._over.values():
             self._remember_end(context)
         self._over.clear()
+        self._late.clear()  # they stand in the rows, and what is left in the store expires
         self._in_step.clear()
         if self._reachable is not False:
             self._since = self._now()

@@ -6,6 +6,11 @@ from typing import Final
 UNASSIGNED: Final = "_unassigned"
 
 
+# Every channel under which changes are announced: as the agent's user is given it (agent.example.toml), since a server
+# lets a user follow a pattern only if it is given in these very words.
+ALL_CHANNELS: Final = "smcp:*"
+
+
 def segment(tenant: str | None) -> str:
     """The part of a key that tells the tenant, so that a user of the store can be confined to one of them."""
     return UNASSIGNED if tenant is None else tenant

@@ -2,24 +2,34 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 
 from redis.exceptions import RedisError, ResponseError, WatchError
 
 from agent.calls.context import CallContext, CallState
 from agent.errors import ContextStoreAway
-from agent.live.codec import announcement, from_json, merged, to_json
+from agent.live.codec import announced, announcement, from_json, to_json
 from agent.live.exchange import Alone, Exchange, Watched
 from agent.live.home import MAX_CONNECTIONS, is_in_process, open_home, trouble
-from agent.live.keys import aside_key, call_key, changes_channel, live_key, presence_key, segment, site_key
+from agent.live.keys import (
+    ALL_CHANNELS,
+    aside_key,
+    call_key,
+    changes_channel,
+    live_key,
+    presence_key,
+    segment,
+    site_key,
+)
+from agent.live.weaving import Woven, of_facts
 from config.settings import LiveSettings
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-    from redis.asyncio.client import Pipeline
+    from redis.asyncio.client import Pipeline, PubSub
 
 logger = logging.getLogger(__name__)
 
@@ -30,13 +40,18 @@ FETCH_MANY: Final = 200
 # What the change channel says of a call that was given to another tenant.
 MOVED: Final = "moved"
 
+# How long to wait for an announcement before the line is tried.
+_LISTEN_SECONDS: Final = 5.0
+
 T = TypeVar("T")
+# What is to be written of the first where the second stands; asked again when others write in between.
+Weave = Callable[[CallContext, CallContext | None], Woven]
 
 
 class ContextStore:
     """Reads and writes contexts. Any method raises `ContextStoreAway` when the store cannot be used.
 
-    The calls' tracker uses `put_facts`, `end` and `clear_stale`; whoever works for services uses `get`,
+    The agent uses `put`, `end`, `rewrite` and `clear_stale`; whoever works for services past the agent uses `get`,
     `list_live` and `update`. A write of one never undoes a write of the other.
     """
 
@@ -48,6 +63,7 @@ class ContextStore:
         self._is_alone = is_alone
         # Alone, taking turns is what keeps writes apart. Else more at once would only get into each other's way.
         self._turns = asyncio.Semaphore(1 if is_alone else MAX_CONNECTIONS)
+        self._last: dict[str, tuple[bytes, CallContext]] = {}  # by key, what this store wrote: not to be parsed again
 
     @classmethod
     def open(cls, settings: LiveSettings) -> Self:
@@ -73,21 +89,44 @@ class ContextStore:
             await self._client.aclose()
             await self._client.connection_pool.disconnect()
 
-    async def put_facts(self, facts: CallContext) -> CallContext:
-        """Write what the tracker knows of a live call and return what then stands in the store.
+    async def put(self, mine: CallContext, weave: Weave) -> Woven:
+        """Write what `weave` makes of what is stored for a live call, and return what then stands in the store.
 
-        What services wrote stays. If the call's tenant has changed, the context moves to the new one's key and
-        the old key is gone. A context that had ended is alive again.
+        If the call's tenant has changed, the context moves to the new one's key and the old key is gone. A context that
+        had ended is alive again.
         """
-        return await self._transact(lambda exchange: self._place(exchange, facts, grace_seconds=None))
+        return await self._transact(lambda exchange: self._place(exchange, mine, weave, grace_seconds=None))
 
-    async def end(self, facts: CallContext, grace_seconds: int) -> CallContext:
+    async def put_facts(self, facts: CallContext) -> CallContext:
+        """The same with what the tracker knows of a call; what services wrote stays."""
+        return (await self.put(facts, of_facts)).context
+
+    async def end(self, mine: CallContext, grace_seconds: int, weave: Weave = of_facts) -> Woven:
         """Mark the call as ended and return its last context with all that services wrote.
 
         It is no longer listed as live, can be read and updated for the grace time, and then vanishes.
         """
-        ended = facts.model_copy(update={"state": CallState.ENDED})
-        return await self._transact(lambda exchange: self._place(exchange, ended, grace_seconds=grace_seconds))
+        ended = mine.model_copy(update={"state": CallState.ENDED})
+        return await self._transact(lambda exchange: self._place(exchange, ended, weave, grace_seconds=grace_seconds))
+
+    async def rewrite(self, mine: CallContext, weave: Weave) -> Woven | None:
+        """Write what `weave` makes of an ended call's context, as long as it is there; None if it is gone."""
+        return await self._transact(lambda exchange: self._rewrite(exchange, mine, weave))
+
+    async def changes(self, ready: Callable[[], None]) -> AsyncGenerator[tuple[str, int], None]:
+        """The call_sid and revision of every change from now on, whoever makes it; `ready` when it is heard."""
+        async with self._reaching():
+            pubsub = self._client.pubsub(ignore_subscribe_messages=True)
+            await pubsub.psubscribe(ALL_CHANNELS)
+        try:
+            ready()
+            while True:
+                message = await self._heard(pubsub)
+                if message is not None and (change := announced(message["data"])) is not None:
+                    yield change
+        finally:
+            with suppress(RedisError, OSError):
+                await pubsub.aclose()  # type: ignore[no-untyped-call]  # the library's own
 
     async def update(
         self, tenant: str | None, call_sid: str, change: Callable[[CallContext], CallContext]
@@ -149,15 +188,28 @@ class ContextStore:
 
     # Each of these is one attempt.
 
-    async def _place(self, exchange: Exchange, facts: CallContext, *, grace_seconds: int | None) -> CallContext:
-        sid, owner = facts.call_sid, segment(facts.tenant_id)
+    async def _heard(self, pubsub: "PubSub") -> dict[str, Any] | None:  # Any: the library's own
+        try:
+            message: dict[str, Any] | None = await pubsub.get_message(timeout=_LISTEN_SECONDS)
+            if message is None:
+                await pubsub.ping()
+        except (RedisError, OSError) as exc:
+            raise ContextStoreAway(f"the live store {self.home} {trouble(exc)}") from exc
+        return message
+
+    async def _place(self, exchange: Exchange, mine: CallContext, weave: Weave, *, grace_seconds: int | None) -> Woven:
+        sid, owner = mine.call_sid, segment(mine.tenant_id)
         key, former = call_key(owner, sid), None
         stored = await self._read(exchange, key, sid)
         if stored is None:
-            former = await self._former_owner(exchange, facts.site, sid, owner)
+            former = await self._former_owner(exchange, mine.site, sid, owner)
             if former is not None:
                 stored = await self._read(exchange, call_key(former, sid), sid)
-        context = merged(stored, facts)
+        woven = weave(mine, stored)
+        context = woven.context
+        if not woven.is_new and former is None and grace_seconds is None:
+            return woven
+        content = to_json(context)
         writes = exchange.begin()
         if former is not None:
             writes.delete(call_key(former, sid))
@@ -166,13 +218,33 @@ class ContextStore:
         if grace_seconds is not None:
             _bury(writes, context, owner, grace_seconds)
         else:
-            writes.set(key, to_json(context))
+            writes.set(key, content)
             if stored is None or former is not None or stored.state is CallState.ENDED:
                 writes.sadd(live_key(owner), sid)
-                writes.hset(site_key(facts.site), sid, owner)
+                writes.hset(site_key(mine.site), sid, owner)
         writes.publish(changes_channel(owner), announcement(context, context.state))
         await writes.execute()
-        return context
+        if former is not None:
+            self._last.pop(call_key(former, sid), None)
+        if grace_seconds is None:
+            self._last[key] = (content, context)
+        else:
+            self._last.pop(key, None)
+        return woven
+
+    async def _rewrite(self, exchange: Exchange, mine: CallContext, weave: Weave) -> Woven | None:
+        sid, owner = mine.call_sid, segment(mine.tenant_id)
+        key = call_key(owner, sid)
+        stored = await self._read(exchange, key, sid)
+        if stored is None or stored.state is not CallState.ENDED:
+            return None
+        woven = weave(mine, stored)
+        if woven.is_new:
+            writes = exchange.begin()
+            writes.set(key, to_json(woven.context), keepttl=True)
+            writes.publish(changes_channel(owner), announcement(woven.context, woven.context.state))
+            await writes.execute()
+        return woven
 
     async def _former_owner(self, exchange: Exchange, site: str, sid: str, owner: str) -> str | None:
         """Who had the call until now, if it was somebody else."""
@@ -213,6 +285,7 @@ class ContextStore:
             await writes.execute()
             return None
         context = stored.model_copy(update={"state": CallState.ENDED, "revision": stored.revision + 1})
+        self._last.pop(key, None)
         _bury(writes, context, owner, grace_seconds)
         writes.publish(changes_channel(owner), announcement(context, context.state))
         await writes.execute()
@@ -228,6 +301,9 @@ class ContextStore:
             await self._set_aside(exchange, key, sid)
         if content is None:
             return None
+        known = self._last.get(key)
+        if known is not None and known[0] == content:
+            return known[1]
         context = from_json(content, sid)
         if context is None:
             await self._set_aside(exchange, key, sid)

@@ -87,7 +87,7 @@ async def race(
                 last = await store.put_facts(facts(number, state=state, tenant=tenant))
                 writes += 1
             if ends:
-                last = await store.end(facts(number, state=told[-1][0], tenant=told[-1][1]), 60)
+                last = (await store.end(facts(number, state=told[-1][0], tenant=told[-1][1]), 60)).context
                 writes += 1
 
         async def serve(name: int, changes: int) -> None:

@@ -115,7 +115,7 @@ async def test_a_call_without_a_tenant_waits_apart_and_moves_when_its_tenant_is_
 async def test_an_ended_call_can_be_read_and_completed_for_the_grace_time_only(store: ContextStore) -> None:
     await store.put_facts(facts())
     await store.update("acme", SID, lambda context: with_task(context, "t"))
-    last = await store.end(facts(state=CallState.ANSWERED), grace_seconds=60)
+    last = (await store.end(facts(state=CallState.ANSWERED), grace_seconds=60)).context
     assert (last.state, len(last.task_stack)) == (CallState.ENDED, 1)
     assert await store.list_live("acme") == []
     assert await store.list_site(SITE) == []

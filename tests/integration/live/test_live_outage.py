@@ -10,7 +10,7 @@ from agent.calls.context import CallContext, CallState
 from agent.errors import ContextStoreAway
 from agent.live.feed import FeedTimes, LiveFeed
 from agent.live.store import ContextStore
-from tests.unit.live.contexts import facts, with_task
+from tests.unit.live.contexts import Finals, facts, with_task
 from tests.valkey_server import Valkey
 
 SITE = "istanbul-1"
@@ -19,7 +19,7 @@ QUICK = FeedTimes(pause=0, check=0.02, first_retry=0.01, longest_retry=0.05)
 
 @asynccontextmanager
 async def feeding(store: ContextStore, finals: list[CallContext]) -> AsyncIterator[LiveFeed]:
-    feed = LiveFeed(store, site=SITE, pbxes=["main"], grace_seconds=60, on_final=finals.append, times=QUICK)
+    feed = LiveFeed(store, site=SITE, pbxes=["main"], grace_seconds=60, book=Finals(finals), times=QUICK)
     feed.settled("main")
     async with asyncio.timeout(60):
         task = asyncio.create_task(feed.run())

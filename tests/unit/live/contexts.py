@@ -5,8 +5,10 @@ from typing import Any
 
 from fakeredis import FakeAsyncRedis, FakeServer
 
-from agent.calls.context import CallContext, Participant, TaskState
+from agent.calls.context import CallContext, CallState, Participant, TaskState
+from agent.live.feed import FactsOnly
 from agent.live.store import ContextStore
+from agent.live.weaving import Woven
 
 START = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 
@@ -39,6 +41,20 @@ def with_task(context: CallContext, name: str) -> CallContext:
 def with_interaction(context: CallContext, **interaction: Any) -> CallContext:
     """As a service notes what was said."""
     return context.model_copy(update={"interaction_history": [*context.interaction_history, interaction]})
+
+
+class Finals(FactsOnly):
+    """Collects the last contexts of calls."""
+
+    def __init__(self, finals: list[CallContext]) -> None:
+        self._finals = finals
+
+    def carried(self, result: Woven) -> None:
+        if result.context.state is CallState.ENDED:
+            self._finals.append(result.context)
+
+    def found_last(self, context: CallContext) -> None:
+        self._finals.append(context)
 
 
 def store_on(server: FakeServer) -> ContextStore:

@@ -11,8 +11,9 @@ from fakeredis import FakeServer
 
 from agent.calls.context import CallContext, CallState
 from agent.live.feed import FeedTimes, LiveFeed
-from agent.live.store import ContextStore
-from tests.unit.live.contexts import START, facts, store_on, with_task
+from agent.live.store import ContextStore, Weave
+from agent.live.weaving import Woven
+from tests.unit.live.contexts import START, Finals, facts, store_on, with_task
 
 SITE = "istanbul-1"
 QUICK = FeedTimes(pause=0, check=0.01, first_retry=0.005, longest_retry=0.01)
@@ -25,9 +26,9 @@ class CountingStore(ContextStore):
         super().__init__(store._client, home=store.home, timeout_seconds=5)
         self.written: list[str] = []
 
-    async def put_facts(self, facts: CallContext) -> CallContext:
-        self.written.append(f"{facts.call_sid} {facts.state}")
-        return await super().put_facts(facts)
+    async def put(self, mine: CallContext, weave: Weave) -> Woven:
+        self.written.append(f"{mine.call_sid} {mine.state}")
+        return await super().put(mine, weave)
 
 
 @asynccontextmanager
@@ -53,7 +54,7 @@ def feed_to(store: ContextStore, *, finals: list[CallContext] | None = None, gra
         site=SITE,
         pbxes=["main", "branch"],
         grace_seconds=grace_seconds,
-        on_final=(finals if finals is not None else []).append,
+        book=Finals(finals if finals is not None else []),
         times=QUICK,
     )
 

@@ -1,0 +1,706 @@
+"""What services write during calls: kept before it is answered, shown to readers, handed on when a call ends.
+
+The desk holds the context of every live call and of those that ended a while ago: the tracker's facts and what
+services wrote. A service's write is an operation (`agent.calls.operations`). It is checked against everything accepted
+before it, waits for the next commit together with what others write meanwhile, and is shown and answered once it is
+durable.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import reduce
+from typing import Final, Protocol
+from uuid import uuid4
+
+from agent.calls.context import TRACKER_FIELDS, CallContext, CallState, with_facts
+from agent.calls.differences import difference
+from agent.calls.operations import Logged, Operation, Recall, TakeOver, apply, to_json
+from agent.calls.wishes import Limits, Wishing, check_counts, check_size, prepare, size_of
+from agent.errors import CallUnknown, OperationRefused, RevisionChanged, StoreUnavailable
+from agent.live.changes import ChangeKind, Changes
+from agent.live.weaving import Woven, woven
+
+log = logging.getLogger(__name__)
+
+# Contexts that were changed between a write and a kill are told again with other content: their revisions leap.
+REVISION_LEAP: Final = 1_000
+# The service that a change made past the agent is written down for.
+STORE_SERVICE: Final = "store"
+_RETRY_SECONDS: Final = 1.0
+_WAIT_SECONDS: Final = 15.0  # what could not be kept by then is answered as not kept
+_BATCH: Final = 1_000  # writes in one transaction
+_REMEMBERED_MOVES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the local database knows of a call that is not live: its facts, and either the operations that are kept
+    or, once they are deleted, what came of them."""
+
+    facts: CallContext
+    operations: Sequence[Logged]
+    recall: Recall
+
+
+class OperationLog(Protocol):
+    """Where operations are kept. Every method raises StoreUnavailable when the database cannot be used."""
+
+    def next_number(self) -> int:
+        """A number for an operation to come; numbers grow and are never given twice."""
+        ...
+
+    async def keep(self, operations: Sequence[Logged]) -> None:
+        """Make them durable, all or none."""
+        ...
+
+    async def of_live_calls(self) -> list[Logged]:
+        """The operations on calls that were live when the agent stopped, in order."""
+        ...
+
+    async def find(self, call_sid: str) -> Found | None:
+        """What is known of a call that has ended; None if there is no such call."""
+        ...
+
+    async def move(self, call_sid: str, into: str) -> None:
+        """What was written for a call that turned out to be none belongs to another."""
+        ...
+
+    async def amend(self, context: CallContext) -> bool:
+        """Write what services noted into the ended call's row; whether it changed and waits to be sent."""
+        ...
+
+    async def unfinished(self) -> list[str]:
+        """Ended calls of which operations are kept."""
+        ...
+
+    async def expire(self, before: datetime, *, but: Iterable[str]) -> int:
+        """Delete the operations of ended calls to which nothing was written since then, but for these calls'."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What came of a write."""
+
+    context: CallContext
+    operations: Sequence[Operation]  # as they are kept, with ids and moments
+    is_repeated: bool = False  # the idempotency key was used before: nothing was written now
+
+
+@dataclass(frozen=True, slots=True)
+class DeskTimes:
+    """In seconds."""
+
+    grace: float = 60.0  # an ended call stays at hand
+    late: float = 3600.0  # its operations are kept
+    amend: float = 0.2  # what is written late is collected so long
+    sweep: float = 10.0
+
+
+Mask = Callable[[str | None, Operation], Operation]
+_Key = tuple[str, str]  # a service and its idempotency key
+_Kept = asyncio.Future[Sequence[Operation]]
+
+
+def _no_mask(_tenant: str | None, operation: Operation) -> Operation:
+    return operation
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Shared(Protocol):
+    """Where contexts are carried to, for programs that read and write them there; never waits, never fails."""
+
+    def mark(self, context: CallContext) -> None:
+        """A live call's context is now so."""
+        ...
+
+    def ended(self, context: CallContext) -> None:
+        """A call is over; this is its context."""
+        ...
+
+    def changed_late(self, context: CallContext) -> None:
+        """The context of a call that is over is now so."""
+        ...
+
+    def settled(self, pbx: str) -> None:
+        """All live calls of this PBX are marked."""
+        ...
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One call on the desk."""
+
+    shown: CallContext  # all that is durable
+    head: CallContext  # and what waits to be; its facts may be old
+    size: int  # of what services wrote, in bytes: at least what it really is
+    started: int  # its place among the calls that began
+    is_anchored: bool  # its beginning is in the journal, so that it is found again after a crash
+    waiting: int = 0  # writes
+    keys: dict[_Key, _Kept] = field(default_factory=dict)
+    base: CallContext | None = None  # as the agent knows it to stand in the shared store
+    log: Sequence[Logged] = ()  # as it was when the agent started; until there is a base
+    recall: Recall | None = None  # to be kept before anything else is
+    ended_at: datetime | None = None
+    has_row: bool = False
+    told: int = 0  # the latest operation that is in the row
+
+
+@dataclass(slots=True)
+class _Write:
+    entry: _Entry
+    logged: Sequence[Logged]
+    done: _Kept
+    key: _Key | None = None
+    base: CallContext | None = None  # what stands in the shared store once this is known
+
+
+class Desk:
+    """All contexts at hand. One task (`run`) commits; the tracker and services only note."""
+
+    def __init__(
+        self,
+        kept: OperationLog,
+        *,
+        limits: Limits | None = None,
+        times: DeskTimes | None = None,
+        mask: Mask = _no_mask,
+        on_amended: Callable[[], None] = lambda: None,
+        now: Callable[[], datetime] = _utc_now,
+        new_id: Callable[[], str] = lambda: uuid4().hex,
+    ) -> None:
+        self._kept = kept
+        self._limits = limits or Limits()
+        self._times = times or DeskTimes()
+        self._mask = mask
+        self._on_amended = on_amended
+        self._now = now
+        self._new_id = new_id
+        self._shared: Shared | None = None
+        self._entries: dict[str, _Entry] = {}
+        self._restored: dict[str, list[Logged]] = {}  # of calls that the tracker has not told yet
+        self._went_on_in: dict[str, str] = {}  # calls that were none, and what they are a part of
+        self._moves: list[tuple[str, str]] = []
+        self._queue: list[_Write] = []
+        self._finals: dict[str, CallContext] = {}  # last contexts in a shared store, of calls not at hand
+        self._late: set[str] = set()  # ended calls whose row may lack something
+        self._work = asyncio.Event()
+        self._late_work = asyncio.Event()
+        self._starts = 0
+        self._start_news = asyncio.Event()
+        self._next_sweep = now()
+        self.changes = Changes()
+
+    def share_with(self, shared: Shared) -> None:
+        """Carry every context there too."""
+        self._shared = shared
+
+    async def restore(self) -> None:
+        """Read what services wrote for calls that were live when the agent stopped; before the tracker tells them."""
+        for logged in await self._kept.of_live_calls():
+            self._restored.setdefault(logged.call_sid, []).append(logged)
+
+    async def run(self) -> None:
+        """Make writes durable and rows complete until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_writes(), name="desk-writes")
+            tasks.create_task(self._look_after_ended(), name="desk-ended")
+
+    # For services
+
+    def live(self) -> list[CallContext]:
+        """The contexts of all live calls, the oldest first."""
+        return [entry.shown for entry in self._live_entries()]
+
+    async def read(self, call_sid: str) -> CallContext:
+        """The context of a call, live or over. Raises CallUnknown, StoreUnavailable."""
+        entry = self._entry(call_sid)
+        return (entry or await self._found(call_sid)).shown
+
+    async def write(
+        self,
+        call_sid: str,
+        operations: Sequence[Operation],
+        *,
+        service: str,
+        if_revision: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written:
+        """Do all of these or none; what is returned is durable.
+
+        Raises CallUnknown; OperationRefused, TooLarge; RevisionChanged if the context is not at `if_revision` any more;
+        StoreUnavailable if it could not be kept: it may be sent again, with the same ids or the same key.
+        """
+        entry = self._entry(call_sid) or await self._fetched(call_sid)
+        key = (service, idempotency_key) if idempotency_key is not None else None
+        if key is not None and (earlier := entry.keys.get(key)) is not None:
+            kept = await _within(earlier)
+            return Written(entry.shown, kept, is_repeated=True)
+        if if_revision is not None and (entry.waiting or if_revision != entry.shown.revision):
+            raise RevisionChanged(entry.shown.revision)
+        kept = await _within(self._submit(entry, operations, service=service, key=key))
+        return Written(entry.shown, kept)
+
+    async def next_call(
+        self, allowed: Callable[[CallContext], bool], *, after: str | None, wait_seconds: float
+    ) -> tuple[CallContext, str] | None:
+        """The first live call that began after the one `after` was told with, and its own `after`; None if none comes.
+
+        None for `after`: a call that begins from now on. After a restart of the agent every live call is a new one.
+        """
+        number = self._starts if after is None else self.changes.number_of(after) or 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_seconds):
+                while True:
+                    news = self._start_news
+                    for entry in self._live_entries():
+                        if entry.started > number and allowed(entry.shown):
+                            return entry.shown, self.changes.id_of(entry.started)
+                    number = self._starts
+                    await news.wait()
+        return None
+
+    # For the tracker
+
+    def mark(self, facts: CallContext) -> None:
+        """A live call is now so."""
+        entry = self._entries.get(facts.call_sid)
+        if entry is None:
+            entry = self._begin(facts)
+        elif _same_facts(entry.shown, facts) and entry.ended_at is None:
+            return
+        else:
+            self._take_facts(entry, facts)
+        entry.ended_at = None
+        if self._shared is not None:
+            self._shared.mark(entry.shown)
+
+    def ended(self, facts: CallContext) -> None:
+        """A call has ended."""
+        entry = self._entries.get(facts.call_sid) or self._begin(facts)
+        entry.ended_at = self._now()
+        entry.shown = _stepped(with_facts(entry.shown, facts, at=_latest(entry.shown, facts)))
+        entry.shown = entry.shown.model_copy(update={"state": CallState.ENDED})
+        self.changes.publish(ChangeKind.CALL_ENDED, entry.shown)
+        if self._shared is not None:
+            self._shared.ended(entry.shown)
+
+    def settled(self, pbx: str) -> None:
+        """All live calls of this PBX have been marked."""
+        if self._shared is not None:
+            self._shared.settled(pbx)
+
+    def noted(self, call_sid: str) -> CallContext | None:
+        """The context of a call that has ended, for its row; None if no service wrote anything.
+
+        What is written from now on amends the row.
+        """
+        entry = self._entries.get(call_sid)
+        if entry is None or not entry.shown.operation:
+            return None
+        entry.told = entry.shown.operation
+        return entry.shown
+
+    def committed(self, *, opened: Iterable[str], ended: Iterable[str], moved: Iterable[tuple[str, str]] = ()) -> None:
+        """The beginnings of these calls are durable, and the rows of these; and what seemed to be calls goes on in
+        others."""
+        for sid in opened:
+            if (entry := self._entries.get(sid)) is not None:
+                entry.is_anchored = True
+        for sid in ended:
+            if (entry := self._entries.get(sid)) is not None:
+                entry.is_anchored = entry.has_row = True
+                self._check_row(entry)
+        for sid, into in moved:
+            self._move(sid, into)
+        if self._queue or self._moves:
+            self._work.set()
+
+    # For the shared store
+
+    def current(self, call_sid: str) -> CallContext | None:
+        """The context of a call at hand."""
+        entry = self._entries.get(call_sid)
+        return entry.shown if entry is not None else None
+
+    def is_known(self, call_sid: str, revision: int) -> bool:
+        """Whether what stands in the store is the agent's own, or nothing to the agent."""
+        entry = self._entries.get(call_sid)
+        return entry is None or (entry.base is not None and entry.base.revision >= revision)
+
+    def weave(self, mine: CallContext, stored: CallContext | None) -> Woven:
+        """What is to be written where `stored` stands, and what others changed in it."""
+        entry = self._entries.get(mine.call_sid)
+        if entry is None:
+            return woven(mine, stored, base=None)
+        if entry.base is None and stored is not None:
+            entry.base = _as_it_was(entry.log, mine, stored)
+        return woven(mine, stored, base=entry.base)
+
+    def carried(self, result: Woven) -> None:
+        """This was written, or found to stand there; what others changed is taken over."""
+        entry = self._entries.get(result.context.call_sid)
+        if entry is None:
+            return
+        if result.context.revision > entry.shown.revision:
+            entry.shown = entry.shown.model_copy(update={"revision": result.context.revision})
+        if result.taken is None:
+            entry.base, entry.log = result.context, ()
+            return
+        self._take_over(entry, result.taken, base=result.context)
+
+    def found_last(self, context: CallContext) -> None:
+        """The last context of a call in the shared store, that ended while the agent did not look."""
+        self._finals[context.call_sid] = context
+        self._late_work.set()
+
+    # Facts
+
+    def _begin(self, facts: CallContext) -> _Entry:
+        logged = self._restored.pop(facts.call_sid, [])
+        entry = _entry_of(facts, logged)
+        self._entries[facts.call_sid] = entry
+        self._start(entry)
+        return entry
+
+    def _start(self, entry: _Entry) -> None:
+        self._starts += 1
+        entry.started = self._starts
+        self.changes.publish(ChangeKind.CALL_STARTED, entry.shown)
+        self._start_news.set()
+        self._start_news = asyncio.Event()  # for the next one
+
+    def _take_facts(self, entry: _Entry, facts: CallContext) -> None:
+        former = entry.shown.tenant_id
+        entry.shown = _stepped(with_facts(entry.shown, facts, at=_latest(entry.shown, facts)))
+        if former != facts.tenant_id or entry.ended_at is not None:
+            self._start(entry)
+        else:
+            self.changes.publish(ChangeKind.CALL_CHANGED, entry.shown)
+
+    def _move(self, sid: str, into: str) -> None:
+        """A call was none: what services wrote for it, and write yet, belongs to another."""
+        entry, other = self._entries.pop(sid, None), self._entries.get(into)
+        if entry is None or other is None or entry is other:
+            return
+        self._went_on_in[sid] = into
+        if len(self._went_on_in) > _REMEMBERED_MOVES:
+            del self._went_on_in[next(iter(self._went_on_in))]
+        self._moves.append((sid, into))
+        notes = difference(None, entry.shown, other.shown)
+        other.size += entry.size
+        other.keys = {**entry.keys, **other.keys}
+        for write in self._queue:
+            if write.entry is entry:
+                write.entry = other
+                write.logged = [replace(logged, call_sid=into) for logged in write.logged]
+                other.waiting += 1
+        if notes:
+            self._show_changed(other, [(notes, self._now())], number=max(entry.shown.operation, other.shown.operation))
+
+    # Writes
+
+    def _entry(self, call_sid: str) -> _Entry | None:
+        return self._entries.get(self._went_on_in.get(call_sid, call_sid))
+
+    def _live_entries(self) -> list[_Entry]:
+        live = (entry for entry in self._entries.values() if entry.ended_at is None)
+        return sorted(live, key=lambda entry: entry.started)
+
+    async def _found(self, call_sid: str) -> _Entry:
+        """A call that is over, from the local database."""
+        found = await self._kept.find(call_sid)
+        if found is None:
+            raise CallUnknown(f"no call {call_sid} goes on, and the local database holds none")
+        entry = _entry_of(found.facts, found.operations)
+        if not found.operations:
+            entry.recall = found.recall
+            entry.shown = entry.head = apply(entry.shown, found.recall, found.facts.last_interaction_time)
+            entry.size = size_of(entry.shown)
+        entry.is_anchored = entry.has_row = True
+        entry.told = entry.shown.operation
+        entry.ended_at = self._now()  # that is, since it is at hand
+        return entry
+
+    async def _fetched(self, call_sid: str) -> _Entry:
+        """The same, put on the desk; whoever was faster counts."""
+        return self._entries.setdefault(call_sid, await self._found(call_sid))
+
+    def _submit(self, entry: _Entry, wishes: Sequence[Operation], *, service: str, key: _Key | None = None) -> _Kept:
+        at = self._now()
+        wishing = Wishing(service=service, at=at, new_id=self._new_id, limits=self._limits)
+        head, size, operations = entry.head, entry.size, []
+        for wish in wishes:
+            operation = self._mask(entry.shown.tenant_id, prepare(wish, head, wishing))
+            changed = apply(head, operation, at)
+            if changed is not head:
+                check_counts(changed, self._limits)
+                size += len(to_json(operation))
+                if size > self._limits.max_context_bytes:
+                    size = check_size(changed, self._limits)
+                head = changed
+            operations.append(operation)
+        if entry.recall is not None:
+            operations.insert(0, entry.recall)
+            entry.recall = None
+        done: _Kept = asyncio.get_running_loop().create_future()
+        done.add_done_callback(_seen)
+        write = _Write(entry, self._logged(entry, operations, service=service, at=at, key=key), done, key)
+        entry.head, entry.size = head, size
+        entry.waiting += 1
+        if key is not None:
+            entry.keys[key] = done
+        self._queue.append(write)
+        self._work.set()
+        return done
+
+    def _logged(
+        self, entry: _Entry, operations: Sequence[Operation], *, service: str, at: datetime, key: _Key | None
+    ) -> list[Logged]:
+        revision = entry.shown.revision + entry.waiting + 1
+        return [
+            Logged(
+                number=self._kept.next_number(),
+                call_sid=entry.shown.call_sid,
+                operation=operation,
+                service=service,
+                at=at,
+                revision=revision,
+                idempotency_key=key[1] if key is not None else None,
+            )
+            for operation in operations
+        ]
+
+    def _take_over(self, entry: _Entry, taken: TakeOver, *, base: CallContext) -> None:
+        try:
+            self._submit(entry, [taken], service=STORE_SERVICE)
+        except (OperationRefused, TypeError) as exc:
+            # Not TooLarge alone: what others put into a store need not be what JSON can hold.
+            log.warning(
+                "what was written into the live store past the agent cannot be kept and is taken back: %s",
+                exc if isinstance(exc, OperationRefused) else "it holds what JSON cannot",
+                extra={"call_sid": entry.shown.call_sid},
+            )
+            entry.base = base
+            self._tell_shared(entry)
+        else:
+            self._queue[-1].base = base
+
+    async def _keep_writes(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            batch: list[_Write] = []
+            try:
+                while self._moves:
+                    await self._kept.move(*self._moves[0])
+                    del self._moves[0]
+                batch = self._take()
+                if batch:
+                    await self._kept.keep([logged for write in batch for logged in write.logged])
+            except StoreUnavailable as exc:
+                self._refuse(batch, exc)
+                await asyncio.sleep(_RETRY_SECONDS if self._moves else 0)
+                continue
+            for write in batch:
+                self._show(write)
+
+    def _take(self) -> list[_Write]:
+        """Writes that can be kept now, as many as go into one transaction."""
+        batch = [write for write in self._queue if write.entry.is_anchored][:_BATCH]
+        if len(batch) == len(self._queue):
+            self._queue = []
+        else:
+            taken = {id(write) for write in batch}
+            self._queue = [write for write in self._queue if id(write) not in taken]
+            if len(batch) == _BATCH:
+                self._work.set()
+        return batch
+
+    def _show(self, write: _Write) -> None:
+        write.entry.waiting -= 1
+        # What seemed to be a call may have turned out to be none meanwhile.
+        entry = self._entry(write.logged[0].call_sid) or write.entry
+        if write.base is not None:
+            entry.base = write.base
+        last = write.logged[-1]
+        self._show_changed(entry, [(logged.operation, logged.at) for logged in write.logged], number=last.number)
+        write.done.set_result([logged.operation for logged in write.logged if not isinstance(logged.operation, Recall)])
+
+    def _show_changed(self, entry: _Entry, operations: Iterable[tuple[Operation, datetime]], *, number: int) -> None:
+        changed = entry.shown
+        for operation, at in operations:
+            changed = apply(changed, operation, at)
+        is_changed = changed is not entry.shown
+        entry.shown = changed.model_copy(update={"operation": number})
+        if is_changed:
+            entry.shown = _stepped(entry.shown)
+        if not entry.waiting:
+            entry.head = entry.shown
+        if is_changed:
+            self.changes.publish(ChangeKind.CONTEXT_CHANGED, entry.shown)
+        self._tell_shared(entry)
+        self._check_row(entry)
+
+    def _refuse(self, batch: Sequence[_Write], exc: StoreUnavailable) -> None:
+        """Nothing of this is kept, nor of what was accepted on top of it."""
+        refused, self._queue = [*batch, *self._queue], []
+        for write in refused:
+            entry = write.entry
+            entry.waiting = 0
+            entry.head = entry.shown
+            if isinstance(write.logged[0].operation, Recall):
+                entry.recall = write.logged[0].operation
+            if write.key is not None:
+                entry.keys.pop(write.key, None)
+            if write.base is not None:
+                # It still stands in the shared store, and is found there again.
+                asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._tell_shared, entry)
+            if not write.done.done():
+                write.done.set_exception(StoreUnavailable(str(exc)))
+
+    def _tell_shared(self, entry: _Entry) -> None:
+        if self._shared is None:
+            return
+        if entry.ended_at is None:
+            self._shared.mark(entry.shown)
+        else:
+            self._shared.changed_late(entry.shown)
+
+    # After the end
+
+    def _check_row(self, entry: _Entry) -> None:
+        if entry.has_row and entry.ended_at is not None and entry.shown.operation > entry.told:
+            self._late.add(entry.shown.call_sid)
+            self._late_work.set()
+
+    async def _look_after_ended(self) -> None:
+        is_first = True
+        while True:
+            try:
+                if is_first:
+                    self._late.update(await self._kept.unfinished())
+                    is_first = False
+                for sid, context in list(self._finals.items()):
+                    await self._take_last(sid, context)
+                    self._finals.pop(sid, None)
+                for sid in list(self._late):
+                    await self._amend(sid)
+                    self._late.discard(sid)
+                await self._sweep()
+            except StoreUnavailable as exc:
+                log.debug("ended calls cannot be completed now: %s", exc)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._times.sweep):
+                    await self._late_work.wait()
+                    self._late_work.clear()
+                    await asyncio.sleep(self._times.amend)
+
+    async def _take_last(self, sid: str, context: CallContext) -> None:
+        try:
+            entry = self._entry(sid) or await self._fetched(sid)
+        except CallUnknown:
+            return
+        self.carried(replace(self.weave(entry.shown, context), context=context))
+        self._tell_shared(entry)
+
+    async def _amend(self, sid: str) -> None:
+        entry = self._entries.get(sid)
+        if entry is None:
+            try:
+                entry = await self._found(sid)
+            except CallUnknown:
+                return
+        if entry.ended_at is None:
+            return  # it goes on after all
+        context = entry.shown
+        if await self._kept.amend(context):
+            self._on_amended()
+        entry.told = context.operation
+
+    async def _sweep(self) -> None:
+        now = self._now()
+        if now < self._next_sweep:
+            return
+        self._next_sweep = now + timedelta(seconds=self._times.sweep)
+        for sid, entry in list(self._entries.items()):
+            if entry.ended_at is None or entry.waiting:
+                continue
+            is_told = entry.has_row and entry.told >= entry.shown.operation
+            keep = self._times.grace if is_told else self._times.grace + self._times.late
+            if now - entry.ended_at >= timedelta(seconds=keep):
+                del self._entries[sid]
+        await self._kept.expire(now - timedelta(seconds=self._times.late), but=list(self._entries))
+
+
+def _entry_of(facts: CallContext, logged: Sequence[Logged]) -> _Entry:
+    context = reduce(lambda so_far, each: apply(so_far, each.operation, each.at), logged, facts)
+    if logged:
+        revision = max(facts.revision, logged[-1].revision + REVISION_LEAP)
+        context = context.model_copy(update={"operation": logged[-1].number, "revision": revision})
+    else:
+        context = _stepped(context)
+    keys: dict[_Key, list[Operation]] = {}
+    for each in logged:
+        if each.idempotency_key is not None and not isinstance(each.operation, Recall):
+            keys.setdefault((each.service, each.idempotency_key), []).append(each.operation)
+    size = size_of(context) if logged else 0
+    entry = _Entry(context, context, size=size, started=0, is_anchored=bool(logged), log=logged)
+    for key, operations in keys.items():
+        entry.keys[key] = asyncio.get_running_loop().create_future()
+        entry.keys[key].set_result(operations)
+    return entry
+
+
+def _as_it_was(logged: Sequence[Logged], mine: CallContext, stored: CallContext) -> CallContext | None:
+    """What the agent had put into the store when it last wrote there, before it was started again."""
+    if logged and not stored.operation:
+        return None  # somebody left the mark out
+    done = [
+        each
+        for each in logged
+        if each.number <= stored.operation
+        or (isinstance(each.operation, TakeOver) and each.operation.revision <= stored.revision)
+    ]
+    empty = mine.model_copy(
+        update={"task_stack": [], "tasks_done": [], "interaction_history": [], "variables": {}, "transcript": None}
+    )
+    for name in list(empty.model_extra or {}):
+        (empty.model_extra or {}).pop(name)
+    base = reduce(lambda so_far, each: apply(so_far, each.operation, each.at), done, empty)
+    return base.model_copy(update={"revision": 0, "operation": 0})
+
+
+def _same_facts(context: CallContext, facts: CallContext) -> bool:
+    return all(getattr(context, name) == getattr(facts, name) for name in TRACKER_FIELDS)
+
+
+def _stepped(context: CallContext) -> CallContext:
+    return context.model_copy(update={"revision": context.revision + 1})
+
+
+def _latest(one: CallContext, other: CallContext) -> datetime:
+    return max(one.last_interaction_time, other.last_interaction_time)
+
+
+async def _within(kept: _Kept) -> Sequence[Operation]:
+    try:
+        async with asyncio.timeout(_WAIT_SECONDS):
+            return await asyncio.shield(kept)
+    except TimeoutError:
+        raise StoreUnavailable("the local database does not take writes in time; send it again") from None
+
+
+def _seen(kept: _Kept) -> None:
+    """Nobody may wait any more for what could not be kept."""
+    if not kept.cancelled():
+        kept.exception()
