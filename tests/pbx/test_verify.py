@@ -12,8 +12,8 @@ import pytest
 from tests.agent_process import AgentProcess
 from tests.pbx.asterisk import Asterisk
 from tests.pbx.configuration import CDR_COLUMNS
+from tests.pbx.following import settings
 from tests.pbx.mix import Mix
-from tests.pbx.test_gaps_filled import settings
 from tests.pbx.waiting import wait_until
 
 
@@ -26,7 +26,7 @@ settle_seconds = 2
 path = "{asterisk.cdr_path}"
 columns = {json.dumps(list(CDR_COLUMNS))}
 """
-    head, tenancy, rest = settings(asterisk, "cel-csv").partition("[tenancy]")
+    head, tenancy, rest = settings(asterisk, f'kind = "cel-csv"\npath = "{asterisk.cel_path}"').partition("[tenancy]")
     return f"{head}{cdr}{tenancy}{rest}"
 
 
