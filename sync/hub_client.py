@@ -19,7 +19,7 @@ from config.credentials import read_secret
 from config.files import Unreadable
 from config.settings import CentralSettings
 from sync import wire
-from sync.errors import BatchTooLarge, UplinkRefused, UplinkUnavailable
+from sync.errors import BatchTooLarge, SyncError, UplinkRefused, UplinkUnavailable
 from sync.hub_answers import Answer, explain, explain_connecting, read, unpacked
 from sync.records import Batch, DayDigest, Greeting, HeldCall, Receipt, RecordReceipt, Verdict, Welcome
 
@@ -229,7 +229,11 @@ class HubUplink:
     async def greet(self, greeting: Greeting) -> Welcome:
         """See `sync.uplink.Uplink`."""
         self._credential = None
-        welcome = await self._told("POST", "/handshake", wire.decode_welcome, body=wire.encode_greeting(greeting))
+        try:
+            welcome = await self._told("POST", "/handshake", wire.decode_welcome, body=wire.encode_greeting(greeting))
+        except SyncError:
+            await self._hub.close()  # the next greeting reads the CA file again, too
+            raise
         self._max_bytes = welcome.max_bytes
         return welcome
 
