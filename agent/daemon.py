@@ -6,23 +6,28 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from agent import api
+from agent.api import control
+from agent.api.listening import Spawn, serving, unix_socket
 from agent.calls.context import CallContext
 from agent.calls.numbers import NumberPlan
 from agent.calls.rules import CallRules
 from agent.calls.tenancy import assign, facts_of
+from agent.calls.wishes import Limits
 from agent.coverage.daily import DailyCoverage
 from agent.errors import AgentError
 from agent.health import AgentStatus
 from agent.jobs import Jobs
+from agent.live.desk import Desk, DeskTimes
 from agent.live.feed import LiveFeed
+from agent.live.home import is_in_process
 from agent.live.store import ContextStore
 from agent.pbx.asterisk.connector import AsteriskConnector
 from agent.pbx.asterisk.interpreter import AsteriskInterpreter
@@ -32,6 +37,7 @@ from agent.sources.follower import Follower
 from agent.sources.opening import PbxSources, follow
 from agent.sources.status import SourceStatus
 from agent.store import coverage
+from agent.store.context_log import ContextLog
 from agent.store.coverage import DayCounts
 from agent.store.engine import Store, open_store
 from agent.store.filling import Filling, fill
@@ -46,7 +52,7 @@ from agent.tracking.rebuild import Rebuild
 from agent.tracking.tracker import Tracker
 from config.errors import ConfigError
 from config.notify import Notifier
-from config.settings import AsteriskSettings, Settings
+from config.settings import AsteriskSettings, LiveSettings, Settings
 from sync.backoff import Backoff
 from sync.errors import SyncError
 from sync.models import Call
@@ -101,6 +107,11 @@ def _with_rules(pbx: AsteriskSettings, new: AsteriskSettings) -> AsteriskSetting
     )
 
 
+def limits_of(live: LiveSettings) -> Limits:
+    """The bounds of what services write."""
+    return Limits(**{bound.name: getattr(live, bound.name) for bound in fields(Limits)})
+
+
 def make_uplink(settings: Settings) -> Uplink | None:
     """The way to the centre; None without a [central] section."""
     if settings.central is None:
@@ -132,12 +143,20 @@ async def run(settings: Settings, *, reload: Callable[[], Settings], environ: Ma
         store = await stack.enter_async_context(open_store(settings.database_file))
         writer = await Writer.over(store.connection)
         contexts = await stack.enter_async_context(ContextStore.open(settings.live))
-        daemon = Daemon(settings, store=store, writer=writer, contexts=contexts, reload=reload, notifier=notifier)
+        daemon = Daemon(
+            settings,
+            store=store,
+            writer=writer,
+            operations=await ContextLog.over(store, writer),
+            contexts=contexts,
+            reload=reload,
+            notifier=notifier,
+        )
         await daemon.run()
 
 
 class Daemon:
-    """One running agent; implements `agent.api.Control`."""
+    """One running agent; implements `agent.api.control.Control`."""
 
     def __init__(
         self,
@@ -145,6 +164,7 @@ class Daemon:
         *,
         store: Store,
         writer: Writer,
+        operations: ContextLog,
         contexts: ContextStore,
         reload: Callable[[], Settings],
         notifier: Notifier,
@@ -165,19 +185,27 @@ class Daemon:
             if uplink and settings.central
             else None
         )
+        self._desk = Desk(
+            operations,
+            limits=limits_of(settings.live),
+            times=DeskTimes(grace=settings.live.grace_seconds, late=settings.live.late_seconds),
+            on_amended=self._syncer.wake if self._syncer else _nothing,
+        )
         self._live_feed = LiveFeed(
             contexts,
             site=settings.site,
             pbxes=[pbx.name for pbx in settings.pbx],
             grace_seconds=settings.live.grace_seconds,
+            book=self._desk,
         )
+        self._desk.share_with(self._live_feed)
         journal = Journal(store, writer)
         self._tracker = Tracker(
             site=settings.site,
             tenancy=settings.tenancy,
             writer=writer,
             journal=journal,
-            live=self._live_feed,
+            live=self._desk,
             commit_interval=timedelta(milliseconds=settings.store.commit_interval_ms),
             on_commit=self._syncer.wake if self._syncer else _nothing,
         )
@@ -241,17 +269,18 @@ class Daemon:
             loop.add_signal_handler(number, self._stop.set)
         self._bug = loop.create_future()
         loop.set_exception_handler(self._note_bug)
+        await self._desk.restore()
         await self._tracker.restore(interpreter=AsteriskInterpreter)
         loop.add_signal_handler(signal.SIGHUP, self._take_new_settings)
         async with asyncio.TaskGroup() as tasks:
-            app = api.make_app(self)
 
             def spawn(work: Awaitable[None]) -> asyncio.Task[None]:
                 return tasks.create_task(_run(work), name="api")
 
-            async with api.serving(app, self._settings.socket_file, spawn=spawn):
+            async with self._answering(spawn):
                 tracking = tasks.create_task(self._tracker.run(), name="tracker")
                 telling = tasks.create_task(self._live_feed.run(), name="live")
+                keeping = tasks.create_task(self._desk.run(), name="desk")
                 lines = [tasks.create_task(line.run(), name=f"pbx-{line.status.pbx}") for line in self._connectors]
                 others = [
                     tasks.create_task(self._jobs.run(), name="jobs"),
@@ -261,6 +290,8 @@ class Daemon:
                     tasks.create_task(each.run(), name=f"source-{each.status.pbx}-{each.status.name}")
                     for each in self._followers
                 ]
+                if not is_in_process(self._settings.live):
+                    others.append(tasks.create_task(self._live_feed.listen(), name="live-changes"))
                 if self._syncer is not None:
                     others.append(tasks.create_task(self._syncer.run(), name="syncer"))
                 others.append(tasks.create_task(self._tell_systemd(), name="notify"))
@@ -279,8 +310,15 @@ class Daemon:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_STOP_SECONDS):
                         await self._live_feed.in_step()
-                await _cancelled(telling, *others)
+                await _cancelled(telling, keeping, *others)
         log.info("the agent has stopped")
+
+    @asynccontextmanager
+    async def _answering(self, spawn: Spawn) -> AsyncIterator[None]:
+        """Answer on the sockets while the block runs."""
+        with unix_socket(self._settings.socket_file) as operators:
+            async with serving(control.make_app(self), [operators], spawn=spawn):
+                yield
 
     async def _bugs(self) -> None:
         """End the agent by a bug in a callback, as one in a task would; asyncio alone would log it and go on."""
@@ -331,16 +369,15 @@ class Daemon:
         if waiting:
             log.warning("changed settings that need a restart: %s", ", ".join(waiting))
 
-    # agent.api.Control
+    # agent.api.control.Control
 
     async def status(self) -> AgentStatus:
         """How the agent is."""
         return await self._probe.status()
 
     def live_contexts(self) -> list[CallContext]:
-        """Every live call as the tracker sees it."""
-        now = datetime.now(UTC)
-        return [call.context(now) for call in self._tracker.live_calls()]
+        """Every live call as services see it."""
+        return self._desk.live()
 
     def sync_now(self) -> bool:
         """Look at the outbox at once."""

@@ -1,18 +1,13 @@
-"""How the running agent answers on its Unix socket: its command line today, services on the box as well."""
+"""What the running agent answers its operator's command line, on a socket of its own."""
 
 import asyncio
 import contextlib
 import json
-import logging
-import socket
-import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any, Protocol
 
 import orjson
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -26,10 +21,6 @@ from agent.store.filling import Filling
 from agent.store.merge import MergeResult, ToldCall, read_told
 from config.errors import ConfigError
 from sync.errors import SyncError
-
-log = logging.getLogger(__name__)
-
-_SOCKET_MODE = 0o660  # who may connect is decided by the directory and the socket's group
 
 
 class Control(Protocol):
@@ -186,52 +177,3 @@ def problem(status: int, title: str, detail: str) -> Response:
 
 async def _unable(_: Request, exc: Exception) -> Response:
     return problem(422 if isinstance(exc, ConfigError) else 503, "Not possible now", str(exc))
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: stopping is the daemon's business."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-
-@contextlib.asynccontextmanager
-async def serving(
-    app: Starlette, socket_file: Path, *, spawn: Callable[[Awaitable[None]], Awaitable[None]]
-) -> AsyncIterator[None]:
-    """Answer on the socket while the block runs; `spawn` starts the server's task."""
-    server = _Server(
-        uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-    )
-    with _listening(socket_file) as sock:
-        serving = spawn(server.serve(sockets=[sock]))
-        yield
-        server.should_exit = True
-        await serving  # the socket must outlive its server
-
-
-@contextlib.contextmanager
-def _listening(socket_file: Path) -> Generator[socket.socket, None, None]:
-    """The daemon alone holds the database, so a socket found here is left from a dead one."""
-    try:
-        socket_file.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        if socket_file.exists() and stat.S_ISSOCK(socket_file.stat().st_mode):
-            socket_file.unlink()
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.bind(str(socket_file))
-            socket_file.chmod(_SOCKET_MODE)
-        except OSError:
-            sock.close()
-            raise
-    except OSError as exc:
-        raise AgentError(
-            f"no socket can be made at {socket_file}: {exc.strerror or exc}; mend runtime_directory or its rights"
-        ) from exc
-    try:
-        yield sock
-    finally:
-        sock.close()
-        with contextlib.suppress(OSError):
-            socket_file.unlink()
