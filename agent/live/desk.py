@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from agent.calls.context import TRACKER_FIELDS, CallContext, CallState, with_facts
 from agent.calls.differences import difference
-from agent.calls.operations import Logged, Operation, Recall, TakeOver, apply, to_json
+from agent.calls.operations import Found, Logged, Operation, Recall, TakeOver, apply, to_json
 from agent.calls.wishes import Limits, Wishing, check_counts, check_size, prepare, size_of
 from agent.errors import CallUnknown, OperationRefused, RevisionChanged, StoreUnavailable
 from agent.live.changes import ChangeKind, Changes
@@ -34,16 +34,6 @@ _RETRY_SECONDS: Final = 1.0
 _WAIT_SECONDS: Final = 15.0  # what could not be kept by then is answered as not kept
 _BATCH: Final = 1_000  # writes in one transaction
 _REMEMBERED_MOVES: Final = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What the local database knows of a call that is not live: its facts, and either the operations that are kept
-    or, once they are deleted, what came of them."""
-
-    facts: CallContext
-    operations: Sequence[Logged]
-    recall: Recall
 
 
 class OperationLog(Protocol):
@@ -266,6 +256,11 @@ class Desk:
                     number = self._starts
                     await news.wait()
         return None
+
+    @property
+    def last_start(self) -> str:
+        """The `after` of `next_call` by which only calls that begin from now on are told."""
+        return self.changes.id_of(self._starts)
 
     # For the tracker
 
