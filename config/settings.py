@@ -435,6 +435,12 @@ class LiveSettings(_Section):
     tls_ca_file: FilePath | None = None  # for rediss:// with a certificate of one's own
     timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 2.0  # for one read or write of a context
     grace_seconds: Annotated[int, Field(ge=0, le=86_400)] = 60  # how long a context outlives its call
+    late_seconds: Annotated[int, Field(ge=60, le=604_800)] = 3600  # how long what services wrote is kept one by one
+    max_interactions: Annotated[int, Field(ge=1, le=100_000)] = 10_000  # of a call
+    max_tasks: Annotated[int, Field(ge=1, le=1_000)] = 64  # on a call's stack
+    max_value_bytes: Annotated[int, Field(ge=1024, le=1_048_576)] = 64 * 1024  # an interaction, a task, a patch
+    max_context_bytes: Annotated[int, Field(ge=65_536, le=16_777_216)] = 4 * 1024 * 1024
+    max_transcript_bytes: Annotated[int, Field(ge=65_536, le=16_777_216)] = 4 * 1024 * 1024
 
     @field_validator("url")
     @classmethod

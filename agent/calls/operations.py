@@ -112,6 +112,16 @@ class Logged:
     idempotency_key: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the local database knows of a call that is not live: its facts, and either the operations that are kept
+    or, once they are deleted, what came of them."""
+
+    facts: CallContext
+    operations: Sequence[Logged]
+    recall: Recall
+
+
 def kind_of(operation: Operation) -> str:
     """The word by which an operation is kept."""
     return type(operation).__name__

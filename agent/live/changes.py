@@ -68,6 +68,11 @@ class Changes:
         self._news = asyncio.Event()  # for what comes next
 
     @property
+    def number(self) -> int:
+        """Of the latest change."""
+        return self._last
+
+    @property
     def latest(self) -> str:
         """The id after which only what comes is told."""
         return self.id_of(self._last)

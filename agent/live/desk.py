@@ -131,7 +131,7 @@ class _Entry:
     shown: CallContext  # all that is durable
     head: CallContext  # and what waits to be; its facts may be old
     size: int  # of what services wrote, in bytes: at least what it really is
-    started: int  # its place among the calls that began
+    started: int  # the change by which it was told
     is_anchored: bool  # its beginning is in the journal, so that it is found again after a crash
     waiting: int = 0  # writes
     keys: dict[_Key, _Kept] = field(default_factory=dict)
@@ -183,7 +183,6 @@ class Desk:
         self._late: set[str] = set()  # ended calls whose row may lack something
         self._work = asyncio.Event()
         self._late_work = asyncio.Event()
-        self._starts = 0
         self._start_news = asyncio.Event()
         self._next_sweep = now()
         self.changes = Changes()
@@ -239,28 +238,29 @@ class Desk:
         return Written(entry.shown, kept)
 
     async def next_call(
-        self, allowed: Callable[[CallContext], bool], *, after: str | None, wait_seconds: float
+        self, allowed: Callable[[str | None], bool], after: str | None, wait_seconds: float
     ) -> tuple[CallContext, str] | None:
-        """The first live call that began after the one `after` was told with, and its own `after`; None if none comes.
+        """The first live call of an allowed tenant that began after the change `after`, and the change that tells it.
 
-        None for `after`: a call that begins from now on. After a restart of the agent every live call is a new one.
+        None if none comes in time. None for `after`: a call that begins from now on. After a restart of the agent every
+        live call is a new one.
         """
-        number = self._starts if after is None else self.changes.number_of(after) or 0
+        number = self.changes.number if after is None else self.changes.number_of(after) or 0
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_seconds):
                 while True:
                     news = self._start_news
                     for entry in self._live_entries():
-                        if entry.started > number and allowed(entry.shown):
+                        if entry.started > number and allowed(entry.shown.tenant_id):
                             return entry.shown, self.changes.id_of(entry.started)
-                    number = self._starts
+                    number = self.changes.number
                     await news.wait()
         return None
 
     @property
     def last_start(self) -> str:
         """The `after` of `next_call` by which only calls that begin from now on are told."""
-        return self.changes.id_of(self._starts)
+        return self.changes.latest
 
     # For the tracker
 
@@ -366,9 +366,8 @@ class Desk:
         return entry
 
     def _start(self, entry: _Entry) -> None:
-        self._starts += 1
-        entry.started = self._starts
         self.changes.publish(ChangeKind.CALL_STARTED, entry.shown)
+        entry.started = self.changes.number
         self._start_news.set()
         self._start_news = asyncio.Event()  # for the next one
 

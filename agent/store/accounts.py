@@ -11,7 +11,7 @@ from agent.store import rows
 from agent.store.rows import EncodedCall, moment_of
 
 # Other services' to tell, and no source's.
-_OTHERS: Final = frozenset({"full_transcript"})
+OTHERS: Final = frozenset({"full_transcript"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def retell(connection: sqlite3.Connection, call_id: int, stored: EncodedCall, to
         str(source): str(text)
         for source, text in connection.execute("SELECT source, told FROM account WHERE call_id = ?", (call_id,))
     }
-    record = {name: value for name, value in decoded(stored).items() if name not in _OTHERS}
+    record = {name: value for name, value in decoded(stored).items() if name not in OTHERS}
     accounts = {source: decoded(json.loads(text)) for source, text in kept.items()}
     row, known = with_account(record, accounts, told)
     if "+" in row["source"] and record["recording"] is not None:
@@ -72,4 +72,3 @@ def decoded(row: Mapping[str, Any]) -> dict[str, Any]:  # Any: encoded values, a
         if name in values:
             values[name] = json.loads(str(values[name]))
     return values
-

@@ -176,6 +176,22 @@ class Account(SQLModel, table=True):
     told: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))  # Any: encoded columns of a call
 
 
+class ContextOperation(SQLModel, table=True):
+    """What a service wrote into a call's context, until the call's row holds what came of it."""
+
+    __tablename__ = "context_operation"
+    __table_args__ = (Index("ix_context_operation_call_sid", "call_sid", "number"), {"sqlite_autoincrement": True})
+
+    number: int | None = Field(default=None, primary_key=True)
+    call_sid: str = Field(max_length=255)  # no foreign key: a live call has no row yet
+    kind: str
+    content: str = Field(repr=False)  # JSON; `agent.calls.operations` knows its form
+    service: str
+    at: datetime = _moment()
+    revision: int  # of the context, at least
+    idempotency_key: str | None = None
+
+
 class Counter(SQLModel, table=True):
     """A number that triggers keep: rows in the outbox and quarantine, bytes in the journal."""
 
@@ -185,7 +201,7 @@ class Counter(SQLModel, table=True):
 
 EDGE_TABLES = (
     "outbox", "quarantine", "call_receipt", "centre", "journal_segment", "live_call", "gap", "source_place",
-    "source_reject", "coverage", "account", "counter",
+    "source_reject", "coverage", "account", "context_operation", "counter",
 )  # fmt: skip
 STORE_TABLES = frozenset(SHARED_TABLES) | frozenset(EDGE_TABLES)
 

@@ -7,7 +7,7 @@ segments and gaps are known by their keys, calls by their call_sid and content.
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -80,6 +80,7 @@ class Group:
     opened: Sequence[LiveAnchor] = ()
     finished: Sequence[FinishedCall] = ()
     forgotten: Sequence[str] = ()  # call_sids of live calls that turned out to be none
+    moved: Sequence[tuple[str, str]] = ()  # of them, those that are a part of another call: its call_sid
     gaps: Sequence[GapOpened | GapClosed] = ()
 
     def __bool__(self) -> bool:
@@ -225,9 +226,12 @@ class _Pen:
                 continue
             told = call
             if not old.is_new and accounts.are_several(connection, old.id, old.row, call.row):
-                retelling = accounts.retell(connection, old.id, old.row, accounts.decoded(call.row))
+                # What services noted is no source's to tell, and stands beside it.
+                noted = {name: call.row[name] for name in accounts.OTHERS & call.row.keys()}
+                source = {name: value for name, value in call.row.items() if name not in noted}
+                retelling = accounts.retell(connection, old.id, old.row, accounts.decoded(source))
                 retold.append((old.id, retelling.accounts))
-                told = call._replace(row=retelling.changes)
+                told = call._replace(row={**retelling.changes, **noted})
             _amend(old, told, tenant_id)
         accounts.keep(connection, retold)
         self._insert(connection, [call for call in known.values() if call.is_new])
@@ -273,6 +277,13 @@ class _Pen:
 def write_finished(connection: sqlite3.Connection, finished: Sequence[FinishedCall], *, now: str) -> CommitResult:
     """Write calls inside a transaction of the caller's, as `Writer.commit` does; `now` as it is stored."""
     return _Pen(now, {}).write(connection, [_encoded(call) for call in finished])
+
+
+def move_operations(connection: sqlite3.Connection, *, moved: Iterable[tuple[str, str]]) -> None:
+    """What services wrote for a call that turned out to be none belongs to the call that it is a part of."""
+    connection.executemany(
+        "UPDATE context_operation SET call_sid = ? WHERE call_sid = ?", [(into, sid) for sid, into in moved]
+    )
 
 
 def enqueue(connection: sqlite3.Connection, calls: Sequence[tuple[int, int]], *, at: str, known: bool = True) -> None:
@@ -414,6 +425,7 @@ def _write_anchors(connection: sqlite3.Connection, group: Group) -> None:
         [(call.call_sid, call.pbx, call.journal_id, rows.moment_text(call.start_time)) for call in group.opened],
     )
     _end(connection, group.forgotten)
+    move_operations(connection, moved=group.moved)
 
 
 def _end(connection: sqlite3.Connection, sids: Sequence[str]) -> None:

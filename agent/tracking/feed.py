@@ -197,5 +197,6 @@ class PbxFeed:
             opened=[LiveAnchor(call.call_sid, self._pbx, segment.id, call.started_at) for call in opened],
             finished=[FinishedCall(call.to_row(), call.assignment.tenant) for call in ended],
             forgotten=gone,
+            moved=[(call.call_sid, call.merged_into) for call in forgotten if call.merged_into is not None],
             gaps=gaps,
         )

@@ -8,7 +8,7 @@ began; calls that end in the replay were committed before and are left as they a
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -24,8 +24,9 @@ from agent.calls.rules import CallRules
 from agent.calls.tenancy import Assignment, CallFacts, assign
 from agent.errors import StoreUnavailable
 from agent.pbx.feed import Interpreter
+from agent.store.context_log import finished_with
 from agent.store.journal import Journal
-from agent.store.writer import CommitResult, Group, Writer
+from agent.store.writer import CommitResult, FinishedCall, Group, Writer
 from agent.tracking.feed import FRAME_OVERHEAD_BYTES, MAX_WAITING_BYTES, PbxFeed
 from config.settings import TenancySettings
 
@@ -49,6 +50,15 @@ class LiveContexts(Protocol):
 
     def settled(self, pbx: str) -> None:
         """All live calls of this PBX have been marked; what the store holds of others is of the past."""
+        ...
+
+    def noted(self, call_sid: str) -> CallContext | None:
+        """The context of a call that has ended, for its row; None if no service wrote anything."""
+        ...
+
+    def committed(self, *, opened: Iterable[str], ended: Iterable[str], moved: Iterable[tuple[str, str]]) -> None:
+        """The beginnings of these calls are durable, and the rows of these; and what seemed to be calls goes on in
+        others."""
         ...
 
 
@@ -147,6 +157,7 @@ class Tracker:
                 feed = self.add_pbx(name, rules=CallRules(), interpreter=interpreter())
                 await feed.restore(self._journal)
                 feed.abandon(self._now())
+        self._live.committed(opened=[call.call_sid for call in self.live_calls()], ended=(), moved=())
 
     async def run(self) -> None:
         """Commit what comes, as soon as it comes but not more often than the interval; return after `finish`."""
@@ -238,6 +249,11 @@ class Tracker:
             log.info("the local database can be written again")
             status.store_error = None
         status.last_commit_at = self._now()
+        self._live.committed(
+            opened=[call.call_sid for call in group.opened],
+            ended=[str(call.row["call_sid"]) for call in group.finished],
+            moved=group.moved,
+        )
         if result.enqueued:
             self._on_commit()
 
@@ -279,7 +295,11 @@ class Tracker:
         for feed in self._feeds.values():
             group = _joined(group, feed.take(self._writer.next_segment_id))
         self.status.calls_ended += len(group.finished)
-        return group
+        return replace(group, finished=[self._with_notes(call) for call in group.finished])
+
+    def _with_notes(self, call: FinishedCall) -> FinishedCall:
+        context = self._live.noted(str(call.row["call_sid"]))
+        return finished_with(call, context) if context is not None else call
 
     def check_room(self) -> None:
         """Stop reading, or go on."""
@@ -297,5 +317,6 @@ def _joined(first: Group, second: Group) -> Group:
         opened=[*first.opened, *second.opened],
         finished=[*first.finished, *second.finished],
         forgotten=[*first.forgotten, *second.forgotten],
+        moved=[*first.moved, *second.moved],
         gaps=[*first.gaps, *second.gaps],
     )

@@ -39,6 +39,10 @@ class NoLiveStore:
 
     def settled(self, pbx: str) -> None: ...
 
+    def noted(self, call_sid: str) -> None: ...
+
+    def committed(self, **_calls: object) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Site:

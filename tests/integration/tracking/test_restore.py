@@ -60,6 +60,10 @@ class NoLiveStore:
 
     def settled(self, pbx: str) -> None: ...
 
+    def noted(self, call_sid: str) -> None: ...
+
+    def committed(self, **_calls: object) -> None: ...
+
 
 class Life:
     """One run of the agent's core; it ends without any goodbye."""
