@@ -259,9 +259,7 @@ class CelCalls(Generic[Place]):
             model.apply(SnapshotTaken(at, frozenset()))
         untold = with_untold_hangup(rows)
         tells_music = any(row.event == _MUSIC for row in rows)
-        self._ended += [
-            CelCall(call, _columns(call, untold, tells_music=tells_music)) for call in model.take_ended()
-        ]
+        self._ended += [CelCall(call, _columns(call, untold, tells_music=tells_music)) for call in model.take_ended()]
 
     def _make_room(self) -> None:
         """By half, so that it is not to be made again at once."""
