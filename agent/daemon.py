@@ -15,7 +15,9 @@ from importlib.metadata import version
 from typing import Any
 
 from agent.api import control
+from agent.api.access import Access
 from agent.api.listening import Spawn, serving, unix_socket
+from agent.api.services import serving_services
 from agent.calls.context import CallContext
 from agent.calls.numbers import NumberPlan
 from agent.calls.rules import CallRules
@@ -36,7 +38,7 @@ from agent.probe import Probe
 from agent.sources.follower import Follower
 from agent.sources.opening import PbxSources, follow
 from agent.sources.status import SourceStatus
-from agent.store import coverage
+from agent.store import coverage, services
 from agent.store.context_log import ContextLog
 from agent.store.coverage import DayCounts
 from agent.store.engine import Store, open_store
@@ -46,6 +48,7 @@ from agent.store.journal import Journal
 from agent.store.merge import MergeResult, ToldCall, merging
 from agent.store.outbox import SqliteOutbox
 from agent.store.repository import Repository
+from agent.store.services import Registered
 from agent.store.tally import SqliteTally
 from agent.store.writer import Writer
 from agent.tracking.rebuild import Rebuild
@@ -191,6 +194,7 @@ class Daemon:
             times=DeskTimes(grace=settings.live.grace_seconds, late=settings.live.late_seconds),
             on_amended=self._syncer.wake if self._syncer else _nothing,
         )
+        self._access = Access(settings.api.socket_access)
         self._live_feed = LiveFeed(
             contexts,
             site=settings.site,
@@ -316,8 +320,17 @@ class Daemon:
     @asynccontextmanager
     async def _answering(self, spawn: Spawn) -> AsyncIterator[None]:
         """Answer on the sockets while the block runs."""
+        self._access.use(await self.services())
+        to_services = serving_services(
+            self._desk,
+            self._access,
+            limits=limits_of(self._settings.live),
+            settings=self._settings.api,
+            socket_file=self._settings.services_socket_file,
+            spawn=spawn,
+        )
         with unix_socket(self._settings.socket_file) as operators:
-            async with serving(control.make_app(self), [operators], spawn=spawn):
+            async with serving(control.make_app(self), [operators], spawn=spawn), to_services:
                 yield
 
     async def _bugs(self) -> None:
@@ -370,6 +383,22 @@ class Daemon:
             log.warning("changed settings that need a restart: %s", ", ".join(waiting))
 
     # agent.api.control.Control
+
+    async def services(self) -> Sequence[Registered]:
+        """Who may use the live context."""
+        return await self._store.connection.run(services.read_all)
+
+    async def add_service(self, new: Registered) -> bool:
+        """Let a service use the live context."""
+        is_new = await self._writer.transact(partial(services.add, new=new))
+        self._access.use(await self.services())
+        return is_new
+
+    async def remove_service(self, name: str) -> bool:
+        """Let it no more."""
+        is_gone = await self._writer.transact(partial(services.remove, name=name))
+        self._access.use(await self.services())
+        return is_gone
 
     async def status(self) -> AgentStatus:
         """How the agent is."""

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from config.countries import known_country
+from config.privacy import MAX_PATTERN_LENGTH, MAX_PATTERNS, MaskKind, compile_pattern
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 # Byte sets that hold ASCII, one byte a letter, as Python names them.
@@ -30,8 +31,13 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MARIADB_URL = "use mariadb://user@host:3306/database"
 
 
+def is_plain_name(value: str) -> bool:
+    """Whether a site, a PBX, a tenant or a service can be called so."""
+    return _NAME.fullmatch(value) is not None
+
+
 def _plain_name(value: str) -> str:
-    if not _NAME.fullmatch(value):
+    if not is_plain_name(value):
         raise ValueError("use 1 to 63 lower-case letters, digits, '.', '_' or '-', starting with a letter or digit")
     return value
 
@@ -413,11 +419,34 @@ class TenantRule(_Section):
         return self
 
 
+def _mask_pattern(value: str) -> str:
+    compile_pattern(value)
+    return value
+
+
+MaskPattern = Annotated[str, Field(min_length=1, max_length=MAX_PATTERN_LENGTH), AfterValidator(_mask_pattern)]
+
+
+class PrivacyRule(_Section):
+    """What is masked in all that services write for a tenant's calls, before it is kept; several rules add up."""
+
+    tenant: PlainName | Literal["*"] = Field(examples=["acme"])  # "*": every tenant
+    mask: tuple[MaskKind, ...] = ()  # card, tckn, iban: told by their checksums
+    patterns: Annotated[tuple[MaskPattern, ...], Field(max_length=MAX_PATTERNS)] = ()  # in RE2's syntax
+
+    @model_validator(mode="after")
+    def _masks_something(self) -> Self:
+        if not (self.mask or self.patterns):
+            raise ValueError('the rule masks nothing; write mask = ["card", "tckn", "iban"] or patterns = ["…"]')
+        return self
+
+
 class TenancySettings(_Section):
     """Whose call is whose: the first rule that matches wins, then the default, else the call stays unassigned."""
 
     default: PlainName | None = None
     rules: tuple[TenantRule, ...] = ()
+    privacy: tuple[PrivacyRule, ...] = ()
 
     def tenants(self) -> frozenset[str]:
         """Every tenant's name that the settings mention."""
@@ -454,6 +483,36 @@ class LiveSettings(_Section):
         if any(name != "db" for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
             raise ValueError("only ?db= may follow; user, password and timeouts have settings of their own")
         return value
+
+
+class ApiSettings(_Section):
+    """The API for services on this machine: its socket and, if wanted, a port."""
+
+    group: Line = "sentiric-edge-services"  # whose members may use the socket, if this machine has it
+    # What a service may do that comes by the socket without a token, to the calls of all tenants.
+    socket_access: Literal["none", "read", "write"] = "none"
+    listen: str | None = Field(default=None, examples=["127.0.0.1:8015"])
+    connections: Annotated[int, Field(ge=1, le=10_000)] = 256  # open at once
+
+    @field_validator("listen")
+    @classmethod
+    def _on_this_machine(cls, value: str | None) -> str | None:
+        if value is not None:
+            use = "write an address of this machine and a port, as 127.0.0.1:8015"
+            parts = _split_url(f"tcp://{value}", use)
+            if parts.port is None or parts.netloc != value or "@" in value or not parts.hostname:
+                raise ValueError(use)
+            if not _is_this_machine(parts.hostname):
+                raise ValueError(f"the API has no TLS and is for this machine only; {use}")
+        return value
+
+    @property
+    def port(self) -> tuple[str, int] | None:
+        """Host and port, if there is one."""
+        if self.listen is None:
+            return None
+        parts = urlsplit(f"tcp://{self.listen}")
+        return parts.hostname or "", parts.port or 0
 
 
 class StoreSettings(_Section):
@@ -543,6 +602,7 @@ class Settings(_Section):
     pbx: tuple[PbxSettings, ...] = ()
     tenancy: TenancySettings = TenancySettings()
     live: LiveSettings = LiveSettings()
+    api: ApiSettings = ApiSettings()
     store: StoreSettings = StoreSettings()
     central: CentralSettings | None = None  # None: calls are kept here and wait
 
@@ -576,3 +636,8 @@ class Settings(_Section):
     def socket_file(self) -> Path:
         """The Unix socket on which the running agent answers its command line."""
         return self.runtime_directory / "api.sock"
+
+    @property
+    def services_socket_file(self) -> Path:
+        """The Unix socket on which it answers services."""
+        return self.runtime_directory / "services.sock"

@@ -19,6 +19,7 @@ from agent.health import AgentStatus
 from agent.store.coverage import DayCounts
 from agent.store.filling import Filling
 from agent.store.merge import MergeResult, ToldCall, read_told
+from agent.store.services import Registered
 from config.errors import ConfigError
 from sync.errors import SyncError
 
@@ -66,6 +67,18 @@ class Control(Protocol):
 
     async def retry_quarantined(self, call_sid: str | None) -> int:
         """Send refused calls again, one or all; how many."""
+        ...
+
+    async def services(self) -> Sequence[Registered]:
+        """Who may use the live context."""
+        ...
+
+    async def add_service(self, new: Registered) -> bool:
+        """Let a service use the live context; False if there is one of that name."""
+        ...
+
+    async def remove_service(self, name: str) -> bool:
+        """Let it no more, from now on; False if there is none of that name."""
         ...
 
 
@@ -133,9 +146,30 @@ def make_app(control: Control) -> Starlette:
         await control.keep_day(counts)
         return JSONResponse({"kept": True})
 
+    async def services(_: Request) -> Response:
+        return JSONResponse({"services": [each.as_dict() for each in await control.services()]})
+
+    async def add_service(request: Request) -> Response:
+        try:
+            new = Registered.from_dict(orjson.loads(await request.body()))
+        except (ValueError, TypeError, KeyError) as exc:
+            return problem(422, "No service", str(exc))
+        if not await control.add_service(new):
+            return problem(409, "Service exists", f"there is a service {new.service.name!r} already; remove it first")
+        return JSONResponse(new.as_dict())
+
+    async def remove_service(request: Request) -> Response:
+        name = request.query_params.get("name", "")
+        if not await control.remove_service(name):
+            return problem(404, "No such service", f"there is no service {name!r}")
+        return JSONResponse({"removed": name})
+
     return Starlette(
         routes=[
             Route("/v1/status", status),
+            Route("/v1/services", services),
+            Route("/v1/services/add", add_service, methods=["POST"]),
+            Route("/v1/services/remove", remove_service, methods=["POST"]),
             Route("/v1/calls", calls),
             Route("/v1/sync", sync, methods=["POST"]),
             Route("/v1/tenants/reassign", reassign, methods=["POST"]),

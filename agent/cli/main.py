@@ -10,7 +10,7 @@ from io import TextIOWrapper
 
 import typer
 
-from agent.cli import calls, configuration, demo, gaps, outbox, simulate, tenants
+from agent.cli import calls, configuration, demo, gaps, outbox, services, simulate, tenants
 from agent.cli.enroll import credential_app, enroll
 from agent.cli.faults import Commands, ExitCode
 from agent.cli.import_calls import import_files
@@ -50,6 +50,7 @@ app.add_typer(outbox.outbox_app, name="outbox")
 app.command("reconcile")(reconcile)
 app.add_typer(configuration.app, name="config")
 app.add_typer(tenants.app, name="tenants")
+app.add_typer(services.app, name="services")
 app.command("import")(import_files)
 app.command("record")(record)
 app.command("replay")(replay)

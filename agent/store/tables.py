@@ -192,6 +192,18 @@ class ContextOperation(SQLModel, table=True):
     idempotency_key: str | None = None
 
 
+class ServiceToken(SQLModel, table=True):
+    """A service that may use the live context (`agent.store.services`)."""
+
+    __tablename__ = "service"
+
+    name: str = Field(primary_key=True)
+    token_hash: str = Field(unique=True, repr=False)  # SHA-256, in hexadecimal digits
+    tenants: list[str] | None = Field(sa_column=Column(JSON(none_as_null=True), nullable=True))  # None: all
+    may_write: bool
+    added_at: datetime = _moment()
+
+
 class Counter(SQLModel, table=True):
     """A number that triggers keep: rows in the outbox and quarantine, bytes in the journal."""
 
@@ -201,7 +213,7 @@ class Counter(SQLModel, table=True):
 
 EDGE_TABLES = (
     "outbox", "quarantine", "call_receipt", "centre", "journal_segment", "live_call", "gap", "source_place",
-    "source_reject", "coverage", "account", "context_operation", "counter",
+    "source_reject", "coverage", "account", "context_operation", "service", "counter",
 )  # fmt: skip
 STORE_TABLES = frozenset(SHARED_TABLES) | frozenset(EDGE_TABLES)
 
