@@ -582,12 +582,10 @@ class Desk:
                 if is_first:
                     self._late.update(await self._kept.unfinished())
                     is_first = False
-                for sid, context in list(self._finals.items()):
-                    await self._take_last(sid, context)
-                    self._finals.pop(sid, None)
-                for sid in list(self._late):
-                    await self._amend(sid)
-                    self._late.discard(sid)
+                while self._finals:
+                    await self._take_last(next(iter(self._finals)))
+                while self._late:
+                    await self._amend(next(iter(self._late)))
                 await self._sweep()
             except StoreUnavailable as exc:
                 log.debug("ended calls cannot be completed now: %s", exc)
@@ -599,11 +597,13 @@ class Desk:
                     self._late_work.clear()
                     await asyncio.sleep(self._times.amend)
 
-    async def _take_last(self, sid: str, context: CallContext) -> None:
+    async def _take_last(self, sid: str) -> None:
         try:
             entry = self._entry(sid) or await self._fetched(sid)
         except CallUnknown:
+            self._finals.pop(sid)
             return
+        context = self._finals.pop(sid)
         self.carried(replace(self.weave(entry.shown, context), context=context))
         self._tell_shared(entry)
 
@@ -611,15 +611,23 @@ class Desk:
         entry = self._entries.get(sid)
         if entry is None:
             try:
-                entry = await self._found(sid)
+                found = await self._found(sid)
             except CallUnknown:
+                self._late.discard(sid)
                 return
+            entry = self._entries.get(sid, found)  # somebody may write at this moment
+        self._late.discard(sid)  # what is written from now on is for the next time
         if entry.ended_at is None:
             return  # it goes on after all
         context = entry.shown
-        if await self._kept.amend(context):
+        try:
+            is_changed = await self._kept.amend(context)
+        except StoreUnavailable:
+            self._late.add(sid)
+            raise
+        entry.told = max(entry.told, context.operation)
+        if is_changed:
             self._on_amended()
-        entry.told = context.operation
 
     async def _sweep(self) -> None:
         now = self._now()
