@@ -24,6 +24,7 @@ _DESCRIPTIVE: Final = (
     "caller_id", "caller_name", "callee_id", "queue", "queue_position", "conference", "recording",
 )  # fmt: skip
 _E164: Final = {"caller_e164": "caller_id", "callee_e164": "callee_id"}
+_CALLER: Final = ("caller_id", "caller_name", "caller_e164", "caller_presentation")
 FILLED: Final = (*_DESCRIPTIVE, *_E164, "caller_presentation")
 # How it went: one source's word, or the other's.
 _OUTCOME: Final = (
@@ -247,6 +248,7 @@ def _complete(stored: Row, told: Row) -> dict[str, Any]:
         return changes
     if stored["start_estimated"] and not told["start_estimated"]:
         changes |= {"start_time": told["start_time"], "start_estimated": False, "direction": told["direction"]}
+        changes |= _caller(stored, told)
     if stored["end_estimated"] and not told["end_estimated"]:
         changes |= {"end_time": max(told["end_time"], stored["start_time"]), "end_estimated": False}
     changes |= _better_outcome(stored, told)
@@ -267,6 +269,13 @@ def _complete(stored: Row, told: Row) -> dict[str, Any]:
     changes["transferred"] = stored["transferred"] or told["transferred"]
     changes["legs"] = _with_more(stored["legs"], told["legs"])
     return changes
+
+
+def _caller(stored: Row, told: Row) -> dict[str, Any]:
+    """By the one who saw the beginning: later it may be what the dialplan had made of it."""
+    if told.get("caller_id") in (None, stored.get("caller_id")):
+        return {}
+    return {name: told.get(name) for name in _CALLER}
 
 
 def _better_outcome(stored: Row, told: Row) -> dict[str, Any]:

@@ -112,9 +112,8 @@ def _in_fields(true: TrueCall, ours: dict[str, Any], kind: str) -> list[str]:  #
         "disposition": (true.disposition, ours["disposition"]),
         "answered_by": (true.answered_by, ours["answered_by"]),
         "queue": (true.queue, ours["queue"]),
+        "caller": (true.caller, ours["caller_id"]),
     }
-    if "+" not in ours["source"] or is_exact:  # found under way, it is told as the dialplan had made it
-        told["caller"] = (true.caller, ours["caller_id"])
     if is_exact:  # the dialplan may have changed what a CDR tells
         told["callee"] = (true.callee, ours["callee_id"])
     found = [
