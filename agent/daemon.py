@@ -19,7 +19,9 @@ from agent.api.access import Access
 from agent.api.listening import Spawn, serving, unix_socket
 from agent.api.services import serving_services
 from agent.calls.context import CallContext
+from agent.calls.masking import Masking
 from agent.calls.numbers import NumberPlan
+from agent.calls.operations import Operation
 from agent.calls.rules import CallRules
 from agent.calls.tenancy import assign, facts_of
 from agent.calls.wishes import Limits
@@ -188,10 +190,12 @@ class Daemon:
             if uplink and settings.central
             else None
         )
+        self._masking = Masking(settings.tenancy.privacy)
         self._desk = Desk(
             operations,
             limits=limits_of(settings.live),
             times=DeskTimes(grace=settings.live.grace_seconds, late=settings.live.late_seconds),
+            mask=self._mask,
             on_amended=self._syncer.wake if self._syncer else _nothing,
         )
         self._access = Access(settings.api.socket_access)
@@ -239,6 +243,10 @@ class Daemon:
             tally=self._tally,
             sources=[source.status if isinstance(source, Follower) else source for source in sources],
         )
+
+    def _mask(self, tenant: str | None, operation: Operation) -> Operation:
+        """By the rules as they are now."""
+        return self._masking(tenant, operation)
 
     def _connector(self, pbx: AsteriskSettings) -> AsteriskConnector:
         encoding = self._settings.encoding_of(pbx)
@@ -377,6 +385,7 @@ class Daemon:
         self._probe.settings_changed(self._settings)
         self._rules = rules_of(self._settings)
         self._tracker.use_rules(new.tenancy, self._rules)
+        self._masking = Masking(new.tenancy.privacy)
         waiting = [name for name in type(new).model_fields if getattr(new, name) != getattr(self._settings, name)]
         log.info("tenant and trunk rules were read again")
         if waiting:

@@ -10,7 +10,7 @@ from typing import Any
 from agent.calls.context import CallContext, CallState
 from agent.calls.operations import AppendInteractions
 from agent.calls.wishes import Limits
-from agent.live.desk import Desk, DeskTimes, Written
+from agent.live.desk import Desk, DeskTimes, Mask, Written
 from agent.live.feed import FeedTimes, LiveFeed
 from agent.live.store import ContextStore
 from agent.store.context_log import ContextLog, finished_with
@@ -74,13 +74,13 @@ class Site:
 @asynccontextmanager
 async def site_at(
     directory: Path, contexts: ContextStore | None = None, *, limits: Limits | None = None, times: DeskTimes = AT_ONCE,
-    live: Sequence[CallContext] = (), settled: bool = True,
+    live: Sequence[CallContext] = (), settled: bool = True, mask: Mask = lambda _, operation: operation,
 ) -> AsyncIterator[Site]:  # fmt: skip
     """Leaving the block is a crash: nothing is drained. `live` is what the tracker restores."""
     async with open_store(directory / "edge.db") as store:
         writer = await Writer.over(store.connection)
         log = await ContextLog.over(store, writer)
-        desk = Desk(log, limits=limits, times=times)
+        desk = Desk(log, limits=limits, times=times, mask=mask)
         site = Site(desk, store, writer, log)
         await desk.restore()
         tasks = [asyncio.create_task(desk.run())]
