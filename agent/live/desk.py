@@ -473,6 +473,8 @@ class Desk:
         ]
 
     def _take_over(self, entry: _Entry, taken: TakeOver, *, base: CallContext) -> None:
+        stamp = {"service": STORE_SERVICE, "received_at": self._now().isoformat(timespec="microseconds")}
+        taken = replace(taken, interactions=[{**stamp, **each} for each in taken.interactions])
         try:
             self._submit(entry, [taken], service=STORE_SERVICE)
         except (OperationRefused, TypeError) as exc:
