@@ -16,7 +16,8 @@ from agent.pbx.asterisk.protocol import AmiMessage
 from agent.pbx.feed import LINE_LOST
 from agent.store import amend
 from agent.store.amend import Amended, Retold
-from agent.store.history import Span, moment_of, read_part, span, timed
+from agent.store.history import Span, read_part, span, timed
+from agent.store.moments import moment_of
 from agent.tracking.derive import Derivation
 from agent.tracking.explain import Explanation, Step, explain
 from agent.tracking.stretch import first_segment

@@ -14,7 +14,8 @@ from agent.cli.faults import CommandFailed
 from agent.cli.local import LocalCalls
 from agent.cli.output import moment
 from agent.cli.version import DISTRIBUTION
-from agent.store.history import id_at, moment_of, span
+from agent.store.history import id_at, span
+from agent.store.moments import moment_of
 from agent.store.recording import RecordedPbx, RecordingHeader, StoredSegment, head_of, piece_of, told_rules
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import orjson
 
 from agent.coverage.errors import NotVerifiable
 from agent.sources.cdr_scratch import scratch_database
-from agent.store.rows import MOMENTS, json_text, moment_text
+from agent.store.moments import moment_text
+from agent.store.rows import MOMENTS, json_text
 from sync.models import Disposition
 
 _AT_ONCE: Final = 1000

@@ -18,7 +18,8 @@ from agent.coverage.errors import NotVerifiable
 from agent.coverage.reading import TELLS_CALLS, Reach, Rest, read_calls
 from agent.sources.opening import PbxSources
 from agent.store.coverage import DayCounts
-from agent.store.rows import json_text, moment_of, moment_text
+from agent.store.moments import moment_of, moment_text
+from agent.store.rows import json_text
 from config.settings import SourceSettings
 
 SHOWN: Final = 1000  # calls of each kind that are told one by one

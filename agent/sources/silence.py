@@ -7,7 +7,7 @@ import sqlite3
 from datetime import datetime, timedelta
 from typing import Final
 
-from agent.store.rows import moment_text
+from agent.store.moments import moment_text
 
 ASKED_EVERY_SECONDS: Final = 60.0
 _LATE: Final = timedelta(minutes=2)  # so long after a call its records are there

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from agent.calls.merging import Row, is_part, with_account
 from agent.store import rows
-from agent.store.rows import EncodedCall, moment_of
+from agent.store.moments import moment_of
+from agent.store.rows import EncodedCall
 
 # Other services' to tell, and no source's.
 OTHERS: Final = frozenset({"full_transcript"})

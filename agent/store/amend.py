@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from agent.store import accounts, rows
 from agent.store.accounts import Retelling
-from agent.store.rows import Encoded, EncodedCall, moment_of
+from agent.store.moments import moment_of
+from agent.store.rows import Encoded, EncodedCall
 from agent.store.writer import enqueue, tenant_id_of
 
 Told = str | int | float | None  # a value as JSON tells it

@@ -23,7 +23,7 @@ from agent.calls.operations import (
 )
 from agent.store import rows
 from agent.store.engine import Store
-from agent.store.rows import moment_of
+from agent.store.moments import moment_of, moment_text
 from agent.store.writer import FinishedCall, Writer, move_operations, write_finished
 
 Row = Sequence[Any]  # Any: columns
@@ -90,7 +90,7 @@ class ContextLog:
 
     async def expire(self, before: datetime, *, but: Iterable[str]) -> int:
         """Delete the operations of ended calls to which nothing was written since then, but for these calls'."""
-        values = (rows.moment_text(before), rows.json_text(list(but)))
+        values = (moment_text(before), rows.json_text(list(but)))
         return await self._writer.transact(lambda connection: connection.execute(_EXPIRE, values).rowcount)
 
 
@@ -116,7 +116,7 @@ def _values(logged: Logged) -> Row:
         kind_of(logged.operation),
         to_json(logged.operation).decode(),
         logged.service,
-        rows.moment_text(logged.at),
+        moment_text(logged.at),
         logged.revision,
         logged.idempotency_key,
     )

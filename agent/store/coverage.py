@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
-from agent.store.rows import moment_of, moment_text
+from agent.store.moments import moment_of, moment_text
 
 KEEP_DAYS: Final = 400
 

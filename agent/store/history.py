@@ -6,9 +6,10 @@ readers take, what was said in the time that came twice may not be found so.
 
 import sqlite3
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from agent.store.moments import moment_of
 from agent.store.segment import Frame, Segment, SegmentDamaged, decode
 
 # What one part holds in memory, as raw bytes.
@@ -103,8 +104,3 @@ def timed(segment: Segment) -> Iterator[tuple[Frame, datetime]]:
     """The frames of a segment, each with the moment it came."""
     for frame in segment.frames:
         yield frame, segment.first_at + timedelta(microseconds=frame.offset_us)
-
-
-def moment_of(text: str) -> datetime:
-    """A moment as the tables hold it (`agent.store.rows` says the same, but needs SQLAlchemy)."""
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)

@@ -8,7 +8,7 @@ from functools import partial
 
 from agent.store.engine import Store
 from agent.store.history import PBX_NAMES, read_part
-from agent.store.rows import moment_of, moment_text
+from agent.store.moments import moment_of, moment_text
 from agent.store.segment import Segment
 from agent.store.writer import Writer
 

@@ -15,7 +15,8 @@ import orjson
 from agent.calls.merging import CEL, Rank, is_part, rank_of
 from agent.store import accounts, rows
 from agent.store.accounts import Retelling
-from agent.store.rows import Encoded, EncodedCall, moment_of
+from agent.store.moments import moment_of
+from agent.store.rows import Encoded, EncodedCall
 from agent.store.writer import enqueue, tenant_id_of
 
 MAX_CALLS = 1000  # told at once

@@ -16,7 +16,8 @@ from sqlalchemy.types import TypeEngine
 from agent.errors import StoreUnavailable
 from agent.store import receipts
 from agent.store.engine import Store
-from agent.store.rows import json_text, moment_of
+from agent.store.moments import moment_of
+from agent.store.rows import json_text
 from agent.store.tables import table_of
 from agent.store.writer import Writer
 from sync.errors import OutboxUnavailable

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from agent.store.rows import moment_text
+from agent.store.moments import moment_text
 
 _LONGEST: Final = timedelta(hours=2)  # from a call's beginning to its first queue
 _NEAR: Final = timedelta(seconds=2)

@@ -8,7 +8,6 @@ together: what is written here is what SQLModel reads, and the other way round.
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any
 
@@ -19,6 +18,7 @@ from sqlalchemy.sql.dml import Insert, Update
 from sqlmodel import AutoString
 
 from agent.calls.context import TaskState
+from agent.store.moments import moment_text
 from agent.store.tables import JournalSegment, table_of
 from sync.models import Call, UtcDateTime
 
@@ -45,22 +45,6 @@ _DEFAULTS: EncodedCall = {
 }
 _REQUIRED = TOLD - _DEFAULTS.keys()
 _NUL_IN_JSON = b"\\u0000"  # a backslash before it may be escaped itself: then the slow way only takes longer
-
-
-def moment_text(value: datetime) -> str:
-    """A moment as `UtcDateTime` has SQLite store it. Raises ValueError without a time zone."""
-    if value.tzinfo is UTC:
-        # orjson prints a moment six times as fast as isoformat: "2026-11-22T09:00:00.123456+00:00" in quotes.
-        text = orjson.dumps(value)[1:27].decode().replace("T", " ")
-        return text if value.microsecond else f"{text[:19]}.000000"
-    if value.tzinfo is None:
-        raise ValueError(f"the moment {value} has no time zone; use aware UTC datetimes")
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
-
-
-def moment_of(text: str) -> datetime:
-    """The moment that `moment_text` wrote."""
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 def json_text(value: object) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self
 
-from agent.store import rows
+from agent.store.moments import moment_of, moment_text
 
 _TOKEN_BYTES: Final = 32
 
@@ -73,7 +73,7 @@ def add(connection: sqlite3.Connection, new: Registered) -> bool:
     done = connection.execute(
         "INSERT INTO service (name, token_hash, tenants, may_write, added_at) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (name) DO NOTHING",
-        (new.service.name, new.token_hash, tenants, new.service.may_write, rows.moment_text(new.added_at)),
+        (new.service.name, new.token_hash, tenants, new.service.may_write, moment_text(new.added_at)),
     )
     return done.rowcount > 0
 
@@ -90,7 +90,7 @@ def read_all(connection: sqlite3.Connection) -> Sequence[Registered]:
         Registered(
             Service(name, None if tenants is None else frozenset(json.loads(tenants)), bool(may_write)),
             token_hash,
-            rows.moment_of(added_at),
+            moment_of(added_at),
         )
         for name, tenants, may_write, token_hash, added_at in found
     ]

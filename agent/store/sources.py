@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from agent.store.rows import json_text, moment_of, moment_text
+from agent.store.moments import moment_of, moment_text
+from agent.store.rows import json_text
 
 MAX_REJECTS: Final = 1000  # kept of each source
 MAX_RAW_BYTES: Final = 4096

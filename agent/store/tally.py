@@ -17,8 +17,8 @@ import orjson
 
 from agent.errors import StoreUnavailable
 from agent.store.faults import faults_of
+from agent.store.moments import moment_text
 from agent.store.receipts import SEND_AGAIN
-from agent.store.rows import moment_text
 from agent.store.writer import Writer
 from sync.errors import OutboxUnavailable
 from sync.reconciler import Difference, Reconciled

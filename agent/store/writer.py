@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 from agent.calls.context import TaskState
 from agent.store import accounts, rows
 from agent.store.engine import WAL_LIMIT_BYTES, EdgeConnection, in_transaction, wal_file
+from agent.store.moments import moment_text
 from agent.store.rows import Encoded, EncodedCall, EncodedInteraction, EncodedTask
 from agent.store.segment import Segment, encode
 
@@ -144,7 +145,7 @@ class Writer:
 
     def now_text(self) -> str:
         """This moment, as it is stored."""
-        return rows.moment_text(self._now())
+        return moment_text(self._now())
 
     def _commit(self, group: Group, connection: sqlite3.Connection) -> CommitResult:
         # Encoding comes before BEGIN: what takes long or cannot be encoded never holds a transaction.
@@ -406,8 +407,8 @@ def _segment_row(segment: Segment) -> rows.Row:
             "pbx": segment.pbx,
             "boot_id": segment.boot_id,
             "connection": segment.connection,
-            "first_at": rows.moment_text(segment.first_at),
-            "last_at": rows.moment_text(segment.last_at),
+            "first_at": moment_text(segment.first_at),
+            "last_at": moment_text(segment.last_at),
             "monotonic_ns": segment.monotonic_ns,
             "frame_count": len(segment.frames),
             "raw_size": sum(len(frame.data) for frame in segment.frames),
@@ -422,7 +423,7 @@ def _write_anchors(connection: sqlite3.Connection, group: Group) -> None:
     # The earlier anchor of a call holds: a replay must start where its first frame is.
     connection.executemany(
         "INSERT INTO live_call (call_sid, pbx, journal_id, start_time) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        [(call.call_sid, call.pbx, call.journal_id, rows.moment_text(call.start_time)) for call in group.opened],
+        [(call.call_sid, call.pbx, call.journal_id, moment_text(call.start_time)) for call in group.opened],
     )
     _end(connection, group.forgotten)
     move_operations(connection, moved=group.moved)
@@ -447,10 +448,10 @@ def _write_gaps(connection: sqlite3.Connection, gaps: Sequence[GapOpened | GapCl
             case GapOpened():
                 connection.execute(
                     "INSERT INTO gap (pbx, from_at, reason, detail) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                    (gap.pbx, rows.moment_text(gap.from_at), gap.reason, gap.detail),
+                    (gap.pbx, moment_text(gap.from_at), gap.reason, gap.detail),
                 )
             case GapClosed():
-                connection.execute(_CLOSE_GAP, {"pbx": gap.pbx, "to_at": rows.moment_text(gap.to_at)})
+                connection.execute(_CLOSE_GAP, {"pbx": gap.pbx, "to_at": moment_text(gap.to_at)})
 
 
 def _last_segment_id(connection: sqlite3.Connection) -> int:

@@ -21,7 +21,7 @@ from agent.store import amend
 from agent.store.amend import Amended, Left, Retold
 from agent.store.engine import Store
 from agent.store.history import pbx_names, read_part, span, timed
-from agent.store.rows import moment_of, moment_text
+from agent.store.moments import moment_of, moment_text
 from agent.store.segment import Segment
 from agent.store.writer import Writer
 from agent.tracking.derive import Derivation, DerivedCall

@@ -7,7 +7,7 @@ from typing import Final
 
 from agent.pbx.feed import Interpreter
 from agent.store.history import id_at, read_part, span, timed
-from agent.store.rows import moment_of, moment_text
+from agent.store.moments import moment_of, moment_text
 
 # How much earlier than a call's first moment, by the PBX's clock, its first frame may have come by ours.
 _CLOCK_MARGIN: Final = timedelta(minutes=15)

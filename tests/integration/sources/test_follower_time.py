@@ -18,7 +18,7 @@ from agent.sources.cdr_gatherer import CdrGatherer
 from agent.sources.gathering import Gatherer
 from agent.sources.opening import PbxSources, follow
 from agent.store.engine import open_store
-from agent.store.rows import moment_of
+from agent.store.moments import moment_of
 from agent.store.writer import Writer
 from config.settings import AsteriskSettings, SourceKind, SourceSettings
 from tests.integration.sources.world import SETTLE, World

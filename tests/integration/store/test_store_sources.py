@@ -9,7 +9,7 @@ import pytest
 
 from agent.store import sources
 from agent.store.engine import Store
-from agent.store.rows import moment_text
+from agent.store.moments import moment_text
 from agent.store.sources import MAX_RAW_BYTES, MAX_REJECTS, Reject, SourceState
 from agent.store.writer import GapClosed, GapOpened, Group, LiveAnchor, Writer, write_finished
 from tests.integration.store.facts import LATER, START, call

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from agent.cli.faults import ExitCode
 from agent.store import sources
 from agent.store.engine import open_store
-from agent.store.rows import moment_text
+from agent.store.moments import moment_text
 from agent.store.sources import Reject, SourceState
 from agent.store.writer import GapClosed, GapOpened, Group, Writer
 from tests.unit.cli.local_site import NOON, SETTINGS, LocalSite

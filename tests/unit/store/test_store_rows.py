@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy.dialects import sqlite
 
 from agent.store import rows
+from agent.store.moments import moment_of, moment_text
 from sync.models import Direction, UtcDateTime
 
 moments = st.datetimes(
@@ -29,18 +30,18 @@ def test_a_moment_is_written_as_its_column_type_writes_it(moment: datetime) -> N
     write = UtcDateTime().dialect_impl(sqlite.dialect()).bind_processor(sqlite.dialect())
     assert write is not None
 
-    assert rows.moment_text(moment) == write(moment)
+    assert moment_text(moment) == write(moment)
 
 
 @given(moments)
 def test_a_moment_comes_back_in_utc(moment: datetime) -> None:
-    assert rows.moment_of(rows.moment_text(moment)) == moment
-    assert rows.moment_of(rows.moment_text(moment)).tzinfo is UTC
+    assert moment_of(moment_text(moment)) == moment
+    assert moment_of(moment_text(moment)).tzinfo is UTC
 
 
 def test_a_moment_without_a_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="no time zone"):
-        rows.moment_text(datetime(2026, 11, 22))  # noqa: DTZ001 - the point
+        moment_text(datetime(2026, 11, 22))  # noqa: DTZ001 - the point
 
 
 @given(json_values)
