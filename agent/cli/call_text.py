@@ -41,10 +41,27 @@ def call_lines(call: "Row") -> Iterator[str]:
             yield from table((heading,), [(_entry(entry),) for entry in entries])
 
 
+def transcript_lines(call: "Row") -> list[str]:
+    """What was said, by whom and how long after the call's start."""
+    if not call["full_transcript"]:
+        return ["Nothing that was said is noted for this call."]
+    return table(("AFTER", "WHO", "SAID"), [_said(entry, call["start_time"]) for entry in call["full_transcript"]])
+
+
 def timeline_lines(call: "Row") -> list[str]:
     """What happened when."""
     start = call["start_time"]
     return table(("AFTER", "WHAT", ""), [_event(event, start) for event in call["timeline"]])
+
+
+def _said(entry: Any, start: datetime) -> tuple[str, str, str]:  # Any: what a service noted
+    told = entry if isinstance(entry, dict) else {"text": entry}
+    try:
+        at = _parsed(told.get("started_at") or told.get("received_at"))
+        after = clock((at - start).total_seconds()) if at is not None else ""
+    except (ValueError, TypeError):  # written past the agent, in a form of its own
+        after = ""
+    return after, str(told.get("speaker") or told.get("service") or ""), str(told.get("text") or "")
 
 
 def _facts(call: "Row") -> Iterator[tuple[str, str]]:

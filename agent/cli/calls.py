@@ -102,11 +102,12 @@ def list_calls(
 def show(
     sid: Annotated[str, typer.Argument(metavar="CALL", help="The call's id or its end, if only one call's ends so.")],
     *,
+    transcript: Annotated[bool, typer.Option("--transcript", help="Show what was said, and nothing else.")] = False,
     file: ConfigFile = DEFAULT_FILE,
     as_json: AsJson = False,
 ) -> None:
     """Show all that is known of one call, with its legs and what happened when."""
-    from agent.cli.call_text import call_lines
+    from agent.cli.call_text import call_lines, transcript_lines
     from agent.cli.live import refuse_if_live
     from agent.cli.local import LocalCalls, NoSuchCall
 
@@ -118,9 +119,9 @@ def show(
             refuse_if_live(settings, sid)
             raise
     if as_json:
-        say_json(call)
+        say_json(call["full_transcript"] if transcript else call)
         return
-    for line in call_lines(call):
+    for line in transcript_lines(call) if transcript else call_lines(call):
         say(line)
 
 
