@@ -6,10 +6,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sync.hub.limits import Limits
 
+_TOLD = b'{"title":"Service Unavailable","status":503,"code":"busy","detail":"too many connections"}'
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
-    b"Content-Type: application/problem+json\r\nContent-Length: 77\r\n\r\n"
-    b'{"title":"Service Unavailable","status":503,"code":"busy","detail":"too many"}'
+    b"Content-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n%b" % (len(_TOLD), _TOLD)
 )
 
 
