@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 # Who may connect is decided by the directory and the socket's group.
 _SOCKET_MODE: Final = 0o660
 _DIRECTORY_MODE: Final = 0o751
+_BACKLOG: Final = 128
 
 Spawn = Callable[[Awaitable[None]], Awaitable[None]]
 
@@ -73,6 +74,7 @@ def unix_socket(socket_file: Path, *, group: str | None = None) -> Generator[soc
             if group is not None:
                 _give_to(socket_file, group)
             socket_file.chmod(_SOCKET_MODE)
+            sock.listen(_BACKLOG)  # who comes before the server is ready waits
         except OSError:
             sock.close()
             raise
