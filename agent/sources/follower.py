@@ -34,7 +34,7 @@ T = TypeVar("T")
 # Opens a source at a place that told itself, None: it was never read. What happened before the moment is not needed.
 Opener = Callable[[dict[str, Any] | None, datetime], Source]  # Any: JSON
 
-_SLICE: Final = 200  # calls in one transaction: some 20 ms, so that capture never waits long
+_SLICE: Final = 200  # calls in one transaction, at most
 _AT_ONCE: Final = 100  # records, some milliseconds
 _MAX_HELD: Final = 2000  # beyond it reading waits
 # The live feed shall have told a call first; it does so within milliseconds unless it is very busy.
@@ -311,7 +311,7 @@ class Follower:
 
     def _settle(self, ready: list[_Held], kept: Kept, seconds: float) -> None:
         self._held = self._waiting(ready, kept)
-        for held in ready:
+        for held in ready[: kept.done]:
             held.ready_at = seconds + _LIVE_AGAIN_SECONDS
         self.status.found += kept.found
         self.status.confirmed += kept.confirmed
@@ -323,7 +323,7 @@ class Follower:
 
     def _waiting(self, ready: list[_Held], kept: Kept) -> list[_Held]:
         """Calls that are still to be told afterwards."""
-        told = {id(held) for held in ready if held.call.sid not in kept.live}
+        told = {id(held) for held in ready[: kept.done] if held.call.sid not in kept.live}
         return [held for held in self._held if id(held) not in told]
 
     async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:

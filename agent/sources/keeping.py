@@ -2,6 +2,7 @@
 
 import logging
 import sqlite3
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 _LIVE: Final = "SELECT call_sid FROM live_call WHERE call_sid IN (SELECT value FROM json_each(?))"
 _QUEUE_LOG: Final = "queue_log"
 _FAR_FUTURE: Final = datetime.max.replace(tzinfo=UTC)
+# So long one transaction may look and write: capture waits meanwhile.
+_WRITE_SECONDS: Final = 0.02
 
 
 @dataclass(slots=True)
@@ -29,6 +32,7 @@ class Kept:
     found: int = 0  # calls that were not known, or not wholly
     confirmed: int = 0
     filled: int = 0  # gaps
+    done: int = 0  # of the calls, from the first on; the others are for the next transaction
 
 
 def live_calls(connection: sqlite3.Connection, calls: Sequence[GatheredCall]) -> set[str]:
@@ -46,11 +50,16 @@ def keep_calls(
 ) -> tuple[Kept, list[Reject]]:
     """Tell the store of calls, those left out that ended before `since` and are of no gap's time. Inside a transaction.
 
-    A call that cannot be written at all is a reject, so that it stops nobody else.
+    At least of the first one, and of so many as time allows. A call that cannot be written at all is a reject, so that
+    it stops nobody else.
     """
     kept, rejects = Kept(live=live_calls(connection, calls)), list[Reject]()
     gaps = sources.unfilled(connection, pbx)
+    ends_at = time.perf_counter() + _WRITE_SECONDS
     for call in calls:
+        if kept.done and time.perf_counter() > ends_at:
+            break
+        kept.done += 1
         if call.sid in kept.live:
             continue
         of_gaps = [gap.id for gap in gaps if _overlaps(call, gap)]

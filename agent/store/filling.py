@@ -44,7 +44,7 @@ def fill(connection: sqlite3.Connection, filling: Filling, *, now: str) -> int:
     Gaps in which a call began that still goes on stay open.
     """
     for gap_id, count in filling.found.items():
-        sources.count_found(connection, [gap_id] * count)
+        sources.count_found(connection, [gap_id], calls=count)
     return sources.fill(
         connection,
         filling.pbx,

@@ -107,10 +107,10 @@ def unfilled(connection: sqlite3.Connection, pbx: str) -> list[Blindness]:
     ]
 
 
-def count_found(connection: sqlite3.Connection, gap_ids: Sequence[int]) -> None:
-    """A call of the time of these gaps was found: count it at each."""
+def count_found(connection: sqlite3.Connection, gap_ids: Sequence[int], *, calls: int = 1) -> None:
+    """So many calls of the time of these gaps were found: count them at each."""
     connection.executemany(
-        "UPDATE gap SET calls_found = coalesce(calls_found, 0) + 1 WHERE id = ?", [(key,) for key in gap_ids]
+        "UPDATE gap SET calls_found = coalesce(calls_found, 0) + ? WHERE id = ?", [(calls, key) for key in gap_ids]
     )
 
 

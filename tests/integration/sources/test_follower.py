@@ -11,6 +11,7 @@ import pytest
 from agent.calls.rules import CallRules
 from agent.errors import StoreUnavailable
 from agent.pbx.asterisk import cdr_calls
+from agent.sources import keeping
 from agent.sources.cdr_gatherer import CdrGatherer
 from agent.sources.gathering import Mark
 from agent.sources.source import Content
@@ -257,3 +258,21 @@ async def test_cel_tells_a_missed_call_as_exactly_as_the_live_feed(world: World)
     await world.run()
     query = "SELECT call_sid, source, revision, answered_by, disposition FROM call"
     assert await world.rows(query) == [("s:main:1795366591.39", "cel", 1, "102", "answered")]
+
+
+async def test_calls_that_take_long_to_keep_are_kept_in_several_transactions(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "_WRITE_SECONDS", 0.0)
+    transactions = 0
+
+    def count(statement: str) -> None:
+        nonlocal transactions
+        transactions += statement.startswith("INSERT INTO source_place")
+
+    await world.store.connection.run(lambda connection: connection.set_trace_callback(count))
+    world.history_days = 1
+    world.append(*(line(number) for number in range(6)))
+    await world.run()
+    assert [sid for sid, _, _ in await world.calls()] == [str(number) for number in range(6)]
+    assert transactions >= 6

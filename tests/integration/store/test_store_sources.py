@@ -9,6 +9,7 @@ import pytest
 
 from agent.store import sources
 from agent.store.engine import Store
+from agent.store.filling import Filling, fill
 from agent.store.moments import moment_text
 from agent.store.sources import MAX_RAW_BYTES, MAX_REJECTS, Reject, SourceState
 from agent.store.writer import GapClosed, GapOpened, Group, LiveAnchor, Writer, write_finished
@@ -108,3 +109,14 @@ async def test_a_gap_is_not_filled_by_what_cannot_know_all_of_it(
     assert await store.reader.run(can_fill) == bool(filled)
     assert await writer.transact(fill) == filled
     assert not await store.reader.run(can_fill)  # any more
+
+
+async def test_a_gap_that_was_filled_by_hand_tells_how_many_calls_were_found(store: Store, writer: Writer) -> None:
+    await writer.commit(Group(gaps=[GapOpened("main", START, "agent_down"), GapClosed("main", START + MINUTE)]))
+    filling = Filling("main", "cdr", known_from=START, known_until=START + MINUTE, found={1: 100_000})
+    statements: list[str] = []
+    await store.connection.run(lambda connection: connection.set_trace_callback(statements.append))
+    assert await writer.transact(partial(fill, filling=filling, now=NOW)) == 1
+    assert len(statements) < 10  # capture waits meanwhile
+    found = await store.connection.run(lambda c: c.execute("SELECT calls_found, filled_by FROM gap").fetchall())
+    assert found == [(100_000, "cdr")]
