@@ -27,6 +27,7 @@ _REASONS: Final = {
     "other_source": "another source told of them too",
     "still_live": "still going on",
     "not_told": "the journal tells no such call",
+    "erased": "their person was erased",
 }
 
 

@@ -30,6 +30,7 @@ class Left(StrEnum):
     OTHER_SOURCE = "another source told of it too, and what each of them told was not kept"
     STILL_LIVE = "it is still going on"
     NOT_TOLD = "the journal tells no such call"
+    ERASED = "its person was erased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ class _Known:
     is_live: bool
     is_unsent: bool  # the centre cannot have confirmed it under its tenant's name
     has_accounts: bool  # of several sources, each by itself
+    is_erased: bool
     row: EncodedCall
 
 
@@ -111,6 +113,7 @@ _READ: Final = f"""SELECT call.id, call.tenant_id, tenant.name, call.revision,
     call.revision = 1 AND (EXISTS (SELECT 1 FROM outbox WHERE outbox.call_id = call.id)
         OR EXISTS (SELECT 1 FROM quarantine WHERE quarantine.call_id = call.id AND quarantine.revision = 1)),
     EXISTS (SELECT 1 FROM account WHERE account.call_id = call.id),
+    EXISTS (SELECT 1 FROM erased_call WHERE erased_call.call_sid = call.call_sid),
     call.call_sid, {", ".join(f"call.{name}" for name in rows.CONTENT)}
     FROM call LEFT JOIN tenant ON tenant.id = call.tenant_id WHERE call.call_sid = ?"""  # noqa: S608 - our own words
 
@@ -120,9 +123,11 @@ def _found(connection: sqlite3.Connection, calls: Sequence[Retold]) -> list[tupl
     for call in calls:
         read = connection.execute(_READ, (call.row["call_sid"],)).fetchone()
         if read is not None:
-            row = dict(zip(("call_sid", *rows.CONTENT), read[7:], strict=True))
-            is_live, is_unsent, has_accounts = map(bool, read[4:7])
-            found.append((call, _Known(read[0], read[1], read[2], read[3], is_live, is_unsent, has_accounts, row)))
+            row = dict(zip(("call_sid", *rows.CONTENT), read[8:], strict=True))
+            is_live, is_unsent, has_accounts, is_erased = map(bool, read[4:8])
+            key, tenant_id, tenant, revision = read[:4]
+            known = _Known(key, tenant_id, tenant, revision, is_live, is_unsent, has_accounts, is_erased, row)
+            found.append((call, known))
     return found
 
 
@@ -161,6 +166,8 @@ def _compare(call: Retold, known: _Known, retelling: Retelling) -> Amended:
 def _reason_to_leave(call: Retold, known: _Known) -> Left | None:
     if known.is_live:
         return Left.STILL_LIVE
+    if known.is_erased:
+        return Left.ERASED
     if "+" in str(known.row["source"]) and not known.has_accounts:
         return Left.OTHER_SOURCE
     if not call.is_whole:

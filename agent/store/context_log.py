@@ -21,7 +21,7 @@ from agent.calls.operations import (
     told_tasks,
     told_transcript,
 )
-from agent.store import rows
+from agent.store import erasures, rows
 from agent.store.engine import Store
 from agent.store.moments import moment_of, moment_text
 from agent.store.writer import FinishedCall, Writer, move_operations, write_finished
@@ -129,7 +129,7 @@ def _logged(row: Row) -> Logged:
 
 def _find(call_sid: str, reader: sqlite3.Connection) -> Found | None:
     call = reader.execute(_CALL, (call_sid,)).fetchone()
-    if call is None:
+    if call is None or erasures.sealed(reader, [call_sid]):
         return None
     operations = [_logged(row) for row in reader.execute(_OF_CALL, (call_sid,))]
     recall = Recall([], [], None) if operations else _recall(reader, call)

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 import orjson
 
 from agent.calls.merging import CEL, Rank, is_part, rank_of
-from agent.store import accounts, rows
+from agent.store import accounts, erasures, rows
 from agent.store.accounts import Retelling
 from agent.store.moments import moment_of
 from agent.store.rows import Encoded, EncodedCall
@@ -71,6 +71,7 @@ class _Work:
     new: list[EncodedCall] = field(default_factory=list)
     changed: list[EncodedCall] = field(default_factory=list)
     given: list[tuple[int, int]] = field(default_factory=list)  # tenant and call whose children bear it too
+    sealed: list[tuple[int, str]] = field(default_factory=list)  # by which erasure, and the call
     accounts: list[tuple[int, Mapping[str, str]]] = field(default_factory=list)  # of calls that several sources told
 
 
@@ -91,6 +92,7 @@ def _merge(connection: sqlite3.Connection, told: Mapping[str, ToldCall], now: st
     sids = rows.json_text([*told, *legs])
     known = _read_known(connection, sids)
     live = {sid for (sid,) in connection.execute(_LIVE, (sids,))}
+    emptied, erased = erasures.sealed(connection, [*told, *legs]), erasures.Suppression.read(connection)
     result, work = MergeResult(), _Work()
     tenants: dict[str, int] = {}
     for sid, call in told.items():
@@ -99,12 +101,16 @@ def _merge(connection: sqlite3.Connection, told: Mapping[str, ToldCall], now: st
             continue
         tenant_id = None if dry_run else _tenant_id(connection, call.tenant, tenants)
         old = known.get(sid)
-        if old is None and is_part(call.row):
-            result.unchanged += 1  # to be said of a call that is stored, if it is
+        if sid in emptied or (old is None and is_part(call.row)):
+            result.unchanged += 1  # a part is to be said of a call that is stored, if it is
             continue
         if old is None:
             result.new += 1
-            work.new.append({**rows.with_defaults(call.row), "tenant_id": tenant_id})
+            row = call.row
+            if (found := erased.told(row, call.tenant)) is not None:
+                row, erasure_id = found
+                work.sealed.append((erasure_id, sid))
+            work.new.append({**rows.with_defaults(row), "tenant_id": tenant_id})
             continue
         retelling = _retelling(connection, old, call.row)
         if retelling.accounts_differ:
@@ -116,7 +122,7 @@ def _merge(connection: sqlite3.Connection, told: Mapping[str, ToldCall], now: st
         else:
             result.unchanged += 1
     for sid, into in legs.items():
-        if sid in known and sid not in live and _seemed_a_call(known[sid]):
+        if sid in known and sid not in live and sid not in emptied and _seemed_a_call(known[sid]):
             retelling = accounts.retell(connection, known[sid].id, known[sid].row, into)
             if retelling.changes:
                 result.amended += 1
@@ -189,6 +195,8 @@ def _amend(work: _Work, old: _Known, changes: Mapping[str, Encoded], tenant_id: 
 
 def _write(connection: sqlite3.Connection, work: _Work, now: str) -> None:
     accounts.keep(connection, work.accounts)
+    for erasure_id, sid in work.sealed:
+        erasures.seal(connection, erasure_id, [sid])
     if work.new:
         next_id = int(connection.execute("SELECT coalesce(max(id), 0) + 1 FROM call").fetchone()[0])
         for number, row in enumerate(work.new):

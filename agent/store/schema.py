@@ -6,7 +6,7 @@ from pathlib import Path
 from agent.errors import StoreUnavailable
 
 # The newest revision in migrations/versions. Revisions are numbered, so that older and newer can be told apart.
-HEAD = "0008"
+HEAD = "0009"
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 

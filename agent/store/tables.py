@@ -204,6 +204,35 @@ class ServiceToken(SQLModel, table=True):
     added_at: datetime = _moment()
 
 
+class Erasure(SQLModel, table=True):
+    """A person was erased, and how much that was; of the number only a salted hash of each of its forms is kept.
+
+    By these a source that is read again does not bring back what was erased.
+    """
+
+    __table_args__ = {"sqlite_autoincrement": True}
+
+    id: int | None = Field(default=None, primary_key=True)
+    at: datetime = _moment()
+    by: str  # the operating system's user
+    tenant: str | None = None  # None: whosever calls
+    salt: bytes = Field(sa_column=Column(LargeBinary, nullable=False), repr=False)
+    hashes: list[str] = Field(sa_column=Column(JSON, nullable=False), repr=False)
+    calls: int = 0  # emptied
+    mentions: int = 0  # calls of others in which the number was named
+    frames: int = 0  # of the journal
+    ended_at: datetime | None = _moment(nullable=True)  # None: it was broken off, and has to be done again
+
+
+class ErasedCall(SQLModel, table=True):
+    """A call that was emptied: nothing is told of it any more, whoever tells it."""
+
+    __tablename__ = "erased_call"
+
+    call_sid: str = Field(primary_key=True, max_length=255)
+    erasure_id: int = Field(foreign_key="erasure.id")
+
+
 class Counter(SQLModel, table=True):
     """A number that triggers keep: rows in the outbox and quarantine, bytes in the journal."""
 
@@ -213,7 +242,8 @@ class Counter(SQLModel, table=True):
 
 EDGE_TABLES = (
     "outbox", "quarantine", "call_receipt", "centre", "journal_segment", "live_call", "gap", "source_place",
-    "source_reject", "coverage", "account", "context_operation", "service", "counter",
+    "source_reject", "coverage", "account", "context_operation", "service", "erasure", "erased_call",
+    "counter",
 )  # fmt: skip
 STORE_TABLES = frozenset(SHARED_TABLES) | frozenset(EDGE_TABLES)
 

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple, Self, TypeVar
 
 from agent.calls.context import TaskState
-from agent.store import accounts, rows
+from agent.store import accounts, erasures, rows
 from agent.store.engine import WAL_LIMIT_BYTES, EdgeConnection, in_transaction, wal_file
 from agent.store.moments import moment_text
 from agent.store.rows import Encoded, EncodedCall, EncodedInteraction, EncodedTask
@@ -139,6 +139,10 @@ class Writer:
         """Run `work` as one transaction between the groups. Raises StoreUnavailable, with nothing written."""
         return await self._connection.transact(work)
 
+    async def cut_log(self) -> bool:
+        """Have everything stand in the database itself and nothing in the write-ahead log; False while others read."""
+        return await self._connection.run(_cut_log)
+
     def now(self) -> datetime:
         """This moment, by the writer's clock."""
         return self._now()
@@ -174,12 +178,7 @@ class Writer:
             if wal_file(self._connection.path).stat().st_size <= WAL_LIMIT_BYTES:
                 return
             self._next_checkpoint = time.monotonic() + _CHECKPOINT_SECONDS
-            (timeout,) = connection.execute("PRAGMA busy_timeout").fetchone()
-            connection.execute("PRAGMA busy_timeout = 0")
-            try:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            finally:
-                connection.execute(f"PRAGMA busy_timeout = {timeout}")
+            _cut_log(connection)
 
 
 class _Encoded(NamedTuple):
@@ -214,15 +213,19 @@ class _Pen:
     def write(self, connection: sqlite3.Connection, finished: Sequence[_Encoded]) -> CommitResult:
         if not finished:
             return CommitResult()
-        known = _read_known(connection, [call.row["call_sid"] for call in finished])
+        sids = [call.row["call_sid"] for call in finished]
+        known, emptied = _read_known(connection, sids), erasures.sealed(connection, sids)
+        erased = erasures.Suppression.read(connection)
         next_id = int(connection.execute("SELECT coalesce(max(id), 0) + 1 FROM call").fetchone()[0])
         retold: list[tuple[int, Mapping[str, str]]] = []
         for call in finished:
             tenant_id = self._tenant_id(connection, call.tenant)
             sid = str(call.row["call_sid"])
+            if sid in emptied:
+                continue
             old = known.get(sid)
             if old is None:
-                known[sid] = _new(next_id, call, tenant_id)
+                known[sid] = _new(next_id, _unless_erased(connection, erased, call), tenant_id)
                 next_id += 1
                 continue
             told = call
@@ -345,6 +348,16 @@ def _read_known(connection: sqlite3.Connection, sids: Sequence[Encoded]) -> dict
     return known
 
 
+def _unless_erased(connection: sqlite3.Connection, erased: erasures.Suppression, call: _Encoded) -> _Encoded:
+    """A call of a person who was erased after it began is kept empty, so that counts stay true."""
+    found = erased.told(call.row, call.tenant)
+    if found is None:
+        return call
+    row, erasure_id = found
+    erasures.seal(connection, erasure_id, [str(row["call_sid"])])
+    return call._replace(row=row, tasks=[], interactions=[])
+
+
 def _new(call_id: int, call: _Encoded, tenant_id: int | None) -> _Known:
     return _Known(
         id=call_id,
@@ -452,6 +465,16 @@ def _write_gaps(connection: sqlite3.Connection, gaps: Sequence[GapOpened | GapCl
                 )
             case GapClosed():
                 connection.execute(_CLOSE_GAP, {"pbx": gap.pbx, "to_at": moment_text(gap.to_at)})
+
+
+def _cut_log(connection: sqlite3.Connection) -> bool:
+    (timeout,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        (is_busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {timeout}")
+    return not is_busy
 
 
 def _last_segment_id(connection: sqlite3.Connection) -> int:
