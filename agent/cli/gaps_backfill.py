@@ -111,7 +111,7 @@ def _fill(
     except NotVerifiable as exc:
         return [_told(gap, 0, "", why_open=str(exc)) for gap in gaps]
     stretches = [Stretch(gap["from_at"], gap["to_at"] or now) for gap in gaps]
-    with Backfill.of(of, sources, stretches, rest=leave_alone) as read:
+    with Backfill.of(of, sources, stretches, now=now, rest=leave_alone) as read:
         return [_fill_one(gap, stretch, read, goal, now=now) for gap, stretch in zip(gaps, stretches, strict=True)]
 
 

@@ -33,7 +33,13 @@ class Backfill:
     @classmethod
     @contextmanager
     def of(
-        cls, of: PbxSources, sources: Sequence[SourceSettings], stretches: Sequence[Stretch], *, rest: Rest
+        cls,
+        of: PbxSources,
+        sources: Sequence[SourceSettings],
+        stretches: Sequence[Stretch],
+        *,
+        now: datetime,
+        rest: Rest,
     ) -> Iterator[Self]:
         """Read all of these sources; one that cannot be read keeps nobody from the others."""
         since, until = min(each.from_at for each in stretches), max(each.to_at for each in stretches)
@@ -43,7 +49,8 @@ class Backfill:
             for rank, source in enumerate(sources):
                 keep = partial(account.add, rank=rank)
                 try:
-                    read.append((source, read_calls(source, of, since=since, until=until, rest=rest, keep=keep)))
+                    reach = read_calls(source, of, since=since, until=until, now=now, rest=rest, keep=keep)
+                    read.append((source, reach))
                 except NotVerifiable as exc:
                     troubles.append(str(exc))
             yield cls(account, read, troubles)

@@ -104,7 +104,9 @@ def _looked_for(file: IO[bytes], since: datetime, moment_of: MomentOf) -> int:
         file.seek(middle)
         probe = file.read(_PROBE_BYTES)
         start = probe.find(b"\n") + 1
-        at = next((at for line in probe[start:].split(b"\n")[:-1] if (at := moment_of(line)) is not None), None)
+        # The latest of many: some may have been written by a clock that was wrong.
+        times = (at for line in probe[start:].split(b"\n")[:-1] if (at := moment_of(line)) is not None)
+        at = max(times, default=None)
         if at is not None and at < since:
             low = middle + start
         else:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 from agent.coverage.account import SourceCall
@@ -31,6 +31,10 @@ _CEL: Final = frozenset({SourceKind.CEL_CSV, SourceKind.CEL_MARIADB})
 BEFORE: Final = timedelta(hours=6)
 AFTER: Final = timedelta(hours=24)
 _STEP: Final = 200  # records, some milliseconds
+# A PBX whose clock was wrong for a while wrote times that say nothing, in the middle of others.
+_EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_AHEAD: Final = timedelta(days=1)
+_LATER_IN_A_ROW: Final = 1000  # records, until nothing more is expected of the time that is wanted
 
 # Is told now and then, and how many seconds a source wants to be left alone; may raise to end the reading.
 Rest = Callable[[float], None]
@@ -56,13 +60,14 @@ def read_calls(
     *,
     since: datetime,
     until: datetime,
+    now: datetime,
     rest: Rest,
     keep: Callable[[SourceCall], None],
 ) -> Reach:
     """Tell `keep` of every call that a source knows of that time, and of some around it. Raises NotVerifiable."""
     with Scratch.open() as scratch:
         teller: _Teller = _Cels(source, of) if source.kind in _CEL else _Cdrs(source, of, scratch, since - BEFORE)
-        reading = _Reading(teller, until + AFTER, rest, keep)
+        reading = _Reading(teller, until + AFTER, now + _AHEAD, rest, keep)
         if source.kind in {SourceKind.CDR_CSV, SourceKind.CEL_CSV}:
             reading.of_file(source, since - BEFORE)
         else:
@@ -96,10 +101,15 @@ class _Teller(Protocol):
 class _Reading:
     """One source, from some before a time to some after it."""
 
-    def __init__(self, teller: _Teller, until: datetime, rest: Rest, keep: Callable[[SourceCall], None]) -> None:
+    def __init__(
+        self, teller: _Teller, until: datetime, latest: datetime, rest: Rest, keep: Callable[[SourceCall], None]
+    ) -> None:
+        """`latest`: a later record was written by a clock that was wrong."""
         self.reach = Reach()
         self._teller = teller
         self._until = until
+        self._latest = latest
+        self._later = 0  # records in a row that are of no use
         self._rest = rest
         self._keep = keep
         self._count = 0
@@ -139,11 +149,12 @@ class _Reading:
             self._drain(is_end=False)
         at = self._teller.take(data)
         reach = self.reach
-        if at is None:
+        if at is None or not _EARLIEST <= at <= self._latest:
             return True
         reach.first_at = at if reach.first_at is None else min(reach.first_at, at)
         reach.last_at = at if reach.last_at is None else max(reach.last_at, at)
-        return at <= self._until
+        self._later = self._later + 1 if at > self._until else 0
+        return self._later < _LATER_IN_A_ROW
 
     def finish(self) -> None:
         """Tell the rest."""

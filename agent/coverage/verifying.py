@@ -135,6 +135,7 @@ class Verification:
         self._sources = sources_of(of)
         self._reaches: list[Reach] = []
         settle = max(source.settle_seconds for source in self._sources)
+        self._now = now
         self._settled = now - timedelta(seconds=settle) - _SLACK
 
     @classmethod
@@ -149,7 +150,7 @@ class Verification:
         for rank, source in enumerate(self._sources):
             self._reaches.append(
                 read_calls(
-                    source, self._of, since=self._day.start, until=self._day.end, rest=self._rest,
+                    source, self._of, since=self._day.start, until=self._day.end, now=self._now, rest=self._rest,
                     keep=partial(self._account.add, rank=rank),
                 )
             )  # fmt: skip

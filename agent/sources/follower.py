@@ -171,8 +171,9 @@ class Follower:
         if look.place is not None:
             self._mark = self._mark._replace(place=look.place)
         last_at = self._gatherer.last_at
-        if last_at is not None and (self._told_until is None or last_at > self._told_until):
-            self._told_until = last_at
+        if look.records and last_at is not None:
+            last_at = min(last_at, self._now())  # whose clock was wrong told of the future
+            self._told_until = last_at if self._told_until is None else max(last_at, self._told_until)
         if look.is_at_end:
             self._known_from = self._known_from or looked_at
             self._at_end_at = looked_at

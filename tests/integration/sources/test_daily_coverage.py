@@ -184,3 +184,15 @@ async def test_a_table_of_mariadb_is_read_anew_as_a_file_is(store: Store, tmp_pa
     assert latest.day == "2026-11-23"
     assert latest.trouble is not None
     mariadb.start()
+
+
+@pytest.mark.parametrize("away", [timedelta(days=-20_000), timedelta(days=4_000)], ids=["1972", "2037"])
+async def test_what_stands_behind_a_record_of_a_clock_that_was_wrong_is_read(
+    store: Store, tmp_path: Path, away: timedelta
+) -> None:
+    file = written(tmp_path / "Master.csv", 1, 2)
+    wrong, behind = cdr(8, after=away), cdr(3, after=timedelta(minutes=3))
+    file.write_text(file.read_text(encoding="utf-8") + wrong + behind, encoding="utf-8")
+    night = Night(store, await Writer.over(store.connection), csv_file(file))
+    await night.hear(1, 2)
+    assert await night.verify_at(NINE + DAY) == [("2026-11-22", 3, 1, 0)]

@@ -276,3 +276,16 @@ async def test_calls_that_take_long_to_keep_are_kept_in_several_transactions(
     await world.run()
     assert [sid for sid, _, _ in await world.calls()] == [str(number) for number in range(6)]
     assert transactions >= 6
+
+
+async def test_a_record_of_a_clock_that_was_wrong_fills_no_later_gap(world: World) -> None:
+    world.append(line(1), cdr(2, after=timedelta(days=4000)))
+    await world.run()
+    begin = world.now() + MINUTE
+    await world.blind(begin, begin + MINUTE)
+    world.seconds += 300.0
+    await world.run()
+    assert await world.rows("SELECT filled_by FROM gap") == [(None,)]  # nothing tells that the PBX still writes
+    world.append(line(16))
+    await world.run()
+    assert await world.rows("SELECT filled_by FROM gap") == [("cdr-csv",)]

@@ -83,3 +83,13 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
         numbers(damaged, NOON)
     with pytest.raises(NotVerifiable, match="compressed in a way"):
         numbers(write(tmp_path / "Master.csv.2.zst", b"", NOON), NOON)
+
+
+def test_lines_of_a_clock_that_was_wrong_hide_nothing_of_a_long_file(tmp_path: Path) -> None:
+    wrong = [b"1970-01-01T00:00:00+00:00,-1," + b"x" * 80 + b"\n"] * 300
+    lines = [*map(line, range(30_000)), *wrong, *map(line, range(30_000, 60_000))]
+    path = write(tmp_path / "Master.csv", b"".join(lines), NOON)
+
+    found = numbers(path, NOON + timedelta(seconds=100))
+
+    assert set(range(100, 60_000)) <= set(found)
