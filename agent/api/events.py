@@ -26,14 +26,14 @@ async def told(
     stopping: "asyncio.Future[None]",
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
 ) -> AsyncIterator[bytes]:
-    """The allowed changes after this one (None: from now on), until `stopping` or as long as it `goes_on`.
+    """The allowed changes after this one, until `stopping` or as long as it `goes_on`.
 
-    Each heartbeat tells the place reached, so that what was not for this client need not be looked through again.
+    What does not go on after a known change begins with a `resync`. Each heartbeat tells the place reached, so that
+    what was not for this client need not be looked through again.
     """
     clock = asyncio.get_running_loop().time
-    place = changes.latest if after is None else after
-    if changes.after(place) is not None:
-        yield f"retry: {_RETRY_MILLISECONDS}\nid: {place}\n\n".encode()
+    place = after or ""
+    yield f"retry: {_RETRY_MILLISECONDS}\n\n".encode()
     last = clock()
     while not stopping.done() and goes_on():
         found = changes.after(place)

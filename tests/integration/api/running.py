@@ -72,6 +72,7 @@ async def running_api(
     directory: Path,
     *,
     limits: Limits | None = None,
+    seconds: float = 20,
     **settings: Any,  # Any: the settings' own types
 ) -> AsyncIterator[RunningApi]:
     """Everything runs inside this process, and ends with the block."""
@@ -82,7 +83,7 @@ async def running_api(
         def spawn(work: Awaitable[None]) -> asyncio.Task[None]:
             return tasks.create_task(_run(work), name="api")
 
-        site = await stack.enter_async_context(site_at(directory, limits=limits))
+        site = await stack.enter_async_context(site_at(directory, limits=limits, seconds=seconds))
         clients = await stack.enter_async_context(AsyncExitStack())
         socket = directory / "services.sock"
         async with serving_services(

@@ -36,7 +36,7 @@ async def test_a_call_is_told_from_its_beginning_over_what_is_written_to_its_end
     call = facts(2)
     async with service.stream("GET", "/v1/events") as stream:
         pieces = stream.aiter_text()
-        await read_until(pieces, "id: ")
+        assert events_of(await read_until(pieces, "resync")) == [("resync", "{}")]
         await api.site.begin(call)
         await service.post(f"/v1/calls/{call.call_sid}/interactions", json={"text": "a"})
         api.site.desk.mark(call.model_copy(update={"state": "answered"}))
@@ -56,7 +56,7 @@ async def test_a_stream_goes_on_after_the_last_event_that_was_read_and_misses_no
         await api.site.say(CALL, str(number))
     async with service.stream("GET", "/v1/events", headers={"Last-Event-ID": start}) as stream:
         first = await read_until(stream.aiter_text(), "context.changed")
-    last = [line for line in first.splitlines() if line.startswith("id: ")][1].removeprefix("id: ")
+    last = next(line for line in first.splitlines() if line.startswith("id: ")).removeprefix("id: ")
 
     async with service.stream("GET", "/v1/events", headers={"Last-Event-ID": last}) as stream:
         await api.site.end(CALL)
@@ -95,7 +95,8 @@ async def test_heartbeats_come_in_silence_and_amid_the_changes_of_others_and_tel
         changes, after=None, allowed=_never, goes_on=_always, stopping=stopping, heartbeat_seconds=0.01
     )
 
-    assert (await anext(stream)).startswith(b"retry: ")
+    assert await anext(stream) == b"retry: 1000\n\n"
+    assert b"event: resync\n" in await anext(stream)
     assert await anext(stream) == f": \nid: {changes.latest}\n\n".encode()
     changes.publish(ChangeKind.CALL_STARTED, CALL)
     assert await anext(stream) == f": \nid: {changes.latest}\n\n".encode()
@@ -110,7 +111,7 @@ async def test_a_stream_ends_when_its_service_may_no_longer_read() -> None:
         changes, after=None, allowed=_never, goes_on=lambda: next(rights), stopping=stopping, heartbeat_seconds=0.01
     )
 
-    assert len([piece async for piece in stream]) == 2
+    assert len([piece async for piece in stream]) == 2  # retry, resync
 
 
 async def test_who_reads_slower_than_the_ring_goes_round_is_told_to_read_again() -> None:
@@ -158,7 +159,7 @@ async def test_the_agent_stops_at_once_though_streams_and_polls_are_open(tmp_pat
         poll = asyncio.create_task(service.get("/v1/calls/next?wait=30"))
         stream = await service.send(service.build_request("GET", "/v1/events"), stream=True)
         pieces = stream.aiter_text()
-        await anext(pieces)
+        await read_until(pieces, "resync")
 
         async def rest() -> list[str]:
             return [piece async for piece in pieces]
