@@ -74,7 +74,8 @@ class Site:
 @asynccontextmanager
 async def site_at(
     directory: Path, contexts: ContextStore | None = None, *, limits: Limits | None = None, times: DeskTimes = AT_ONCE,
-    live: Sequence[CallContext] = (), settled: bool = True, mask: Mask = lambda _, operation: operation,
+    live: Sequence[CallContext] = (), settled: bool = True, seconds: float = 20,
+    mask: Mask = lambda _, operation: operation,
 ) -> AsyncIterator[Site]:  # fmt: skip
     """Leaving the block is a crash: nothing is drained. `live` is what the tracker restores."""
     async with open_store(directory / "edge.db") as store:
@@ -94,7 +95,7 @@ async def site_at(
         if settled:
             desk.settled("main")
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(seconds):
                 yield site
         finally:
             for task in tasks:
