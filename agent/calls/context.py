@@ -59,7 +59,7 @@ class CallContext(BaseModel):
 
     schema_version: int = SCHEMA_VERSION
     revision: _Number = 0
-    operation: _Number = 0
+    operation: _Number | None = None
     call_sid: str
     trace_id: str
     tenant_id: str | None = None  # the tenant's name; None while no rule has matched

@@ -300,7 +300,7 @@ class Desk:
         entry = self._entries.get(call_sid)
         if entry is None or not entry.shown.operation:
             return None
-        entry.told = entry.shown.operation
+        entry.told = _operation(entry)
         return entry.shown
 
     def committed(self, *, opened: Iterable[str], ended: Iterable[str], moved: Iterable[tuple[str, str]] = ()) -> None:
@@ -317,6 +317,15 @@ class Desk:
             self._move(sid, into)
         if self._queue or self._moves:
             self._work.set()
+
+    def forget(self, call_sids: Iterable[str]) -> None:
+        """These calls are over, and what was kept of them was taken away or changed: they are not at hand any more."""
+        for sid in call_sids:
+            entry = self._entries.get(sid)
+            if entry is not None and entry.ended_at is not None:
+                del self._entries[sid]
+            self._finals.pop(sid, None)
+            self._late.discard(sid)
 
     # For the shared store
 
@@ -397,7 +406,7 @@ class Desk:
                 write.logged = [replace(logged, call_sid=into) for logged in write.logged]
                 other.waiting += 1
         if notes:
-            self._show_changed(other, [(notes, self._now())], number=max(entry.shown.operation, other.shown.operation))
+            self._show_changed(other, [(notes, self._now())], number=max(map(_operation, (entry, other))))
 
     # Writes
 
@@ -419,7 +428,7 @@ class Desk:
             entry.shown = entry.head = apply(entry.shown, found.recall, found.facts.last_interaction_time)
             entry.size = size_of(entry.shown)
         entry.is_anchored = entry.has_row = True
-        entry.told = entry.shown.operation
+        entry.told = _operation(entry)
         entry.ended_at = self._now()  # that is, since it is at hand
         return entry
 
@@ -573,7 +582,7 @@ class Desk:
     # After the end
 
     def _check_row(self, entry: _Entry) -> None:
-        if entry.has_row and entry.ended_at is not None and entry.shown.operation > entry.told:
+        if entry.has_row and entry.ended_at is not None and _operation(entry) > entry.told:
             self._late.add(entry.shown.call_sid)
             self._late_work.set()
 
@@ -627,7 +636,7 @@ class Desk:
         except StoreUnavailable:
             self._late.add(sid)
             raise
-        entry.told = max(entry.told, context.operation)
+        entry.told = max(entry.told, context.operation or 0)
         if is_changed:
             self._on_amended()
 
@@ -639,7 +648,7 @@ class Desk:
         for sid, entry in list(self._entries.items()):
             if entry.ended_at is None or entry.waiting:
                 continue
-            is_told = entry.has_row and entry.told >= entry.shown.operation
+            is_told = entry.has_row and entry.told >= _operation(entry)
             keep = self._times.grace if is_told else self._times.grace + self._times.late
             if now - entry.ended_at >= timedelta(seconds=keep):
                 del self._entries[sid]
@@ -652,7 +661,7 @@ def _entry_of(facts: CallContext, logged: Sequence[Logged]) -> _Entry:
         revision = max(facts.revision, logged[-1].revision + REVISION_LEAP)
         context = context.model_copy(update={"operation": logged[-1].number, "revision": revision})
     else:
-        context = _stepped(context)
+        context = _stepped(context).model_copy(update={"operation": 0})
     keys: dict[_Key, list[Operation]] = {}
     for each in logged:
         if each.idempotency_key is not None and not isinstance(each.operation, Recall):
@@ -667,12 +676,12 @@ def _entry_of(facts: CallContext, logged: Sequence[Logged]) -> _Entry:
 
 def _as_it_was(logged: Sequence[Logged], mine: CallContext, stored: CallContext) -> CallContext | None:
     """What the agent had put into the store when it last wrote there, before it was started again."""
-    if logged and not stored.operation:
+    if logged and stored.operation is None:
         return None  # somebody left the mark out
     done = [
         each
         for each in logged
-        if each.number <= stored.operation
+        if each.number <= (stored.operation or 0)
         or (isinstance(each.operation, TakeOver) and each.operation.revision <= stored.revision)
     ]
     empty = mine.model_copy(
@@ -681,7 +690,12 @@ def _as_it_was(logged: Sequence[Logged], mine: CallContext, stored: CallContext)
     for name in list(empty.model_extra or {}):
         (empty.model_extra or {}).pop(name)
     base = reduce(lambda so_far, each: apply(so_far, each.operation, each.at), done, empty)
-    return base.model_copy(update={"revision": 0, "operation": 0})
+    return base.model_copy(update={"revision": 0, "operation": None})  # of the store's, nothing is older than it
+
+
+def _operation(entry: _Entry) -> int:
+    """The latest one that is shown."""
+    return entry.shown.operation or 0
 
 
 def _same_facts(context: CallContext, facts: CallContext) -> bool:

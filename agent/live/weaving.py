@@ -41,7 +41,7 @@ def woven(mine: CallContext, stored: CallContext | None, *, base: CallContext | 
     taken = difference(base, theirs, mine)
     if taken and apply(mine, taken, mine.last_interaction_time) is not mine:
         told = with_facts(theirs, mine, at=max(theirs.last_interaction_time, mine.last_interaction_time))
-        if not told.operation and base is not None:
+        if told.operation is None and base is not None:
             told = told.model_copy(update={"operation": base.operation})  # somebody left the mark out
         return _against(stored, told, taken)
     return _against(stored, mine, None)
@@ -56,4 +56,6 @@ def _against(stored: CallContext, wanted: CallContext, taken: TakeOver | None) -
 
 
 def _is_old(stored: CallContext, base: CallContext) -> bool:
-    return stored.revision < base.revision or 0 < stored.operation < base.operation
+    if stored.operation is not None and base.operation is not None and stored.operation < base.operation:
+        return True
+    return stored.revision < base.revision
