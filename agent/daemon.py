@@ -22,11 +22,12 @@ from agent.calls.context import CallContext
 from agent.calls.masking import Masking
 from agent.calls.numbers import NumberPlan
 from agent.calls.operations import Operation
+from agent.calls.person import Person
 from agent.calls.rules import CallRules
 from agent.calls.tenancy import assign, facts_of
 from agent.calls.wishes import Limits
 from agent.coverage.daily import DailyCoverage
-from agent.errors import AgentError
+from agent.errors import AgentError, ContextStoreAway
 from agent.health import AgentStatus
 from agent.jobs import Jobs
 from agent.live.desk import Desk, DeskTimes
@@ -44,6 +45,7 @@ from agent.store import coverage, services
 from agent.store.context_log import ContextLog
 from agent.store.coverage import DayCounts
 from agent.store.engine import Store, open_store
+from agent.store.erasing import Erasing, is_of
 from agent.store.filling import Filling, fill
 from agent.store.holder import holder_of
 from agent.store.journal import Journal
@@ -53,6 +55,7 @@ from agent.store.repository import Repository
 from agent.store.services import Registered
 from agent.store.tally import SqliteTally
 from agent.store.writer import Writer
+from agent.tracking.derive import row_so_far
 from agent.tracking.rebuild import Rebuild
 from agent.tracking.tracker import Tracker
 from config.errors import ConfigError
@@ -87,6 +90,12 @@ def interpreters_of(settings: Settings) -> Callable[[str], AsteriskInterpreter]:
     """What makes an interpreter of a PBX's words, by the PBX's name."""
     encodings = {pbx.name: settings.encoding_of(pbx) for pbx in settings.pbx}
     return lambda name: AsteriskInterpreter(encodings.get(name, DEFAULT_ENCODING))
+
+
+def number_plans(settings: Settings) -> list[NumberPlan]:
+    """How numbers are written at each of the site's PBXes."""
+    plans = [rules.numbers for rules in rules_of(settings).values()]
+    return plans or [NumberPlan(settings.country)]
 
 
 def _rules_of(pbx: AsteriskSettings, *, country: str | None) -> CallRules:
@@ -200,6 +209,7 @@ class Daemon:
             on_amended=self._syncer.wake if self._syncer else _nothing,
         )
         self._access = Access(settings.api.socket_access)
+        self._contexts = contexts
         self._live_feed = LiveFeed(
             contexts,
             site=settings.site,
@@ -484,6 +494,49 @@ class Daemon:
                     yield progress.as_dict()
         finally:
             self._is_rebuilding = False
+
+    async def erase(
+        self, number: str, *, tenant: str | None, by: str, dry_run: bool
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Take a person out of the database, the desk and the live store."""
+        emptied: list[str] = []
+
+        def forget(sids: list[str]) -> None:
+            emptied.extend(sids)
+            self._desk.forget(sids)
+            self._live_feed.forget(sids)
+
+        erasing = Erasing(
+            Person(number, number_plans(self._settings)),
+            store=self._store,
+            writer=self._writer,
+            tenant=tenant,
+            by=by,
+            live=self._live_calls_of,
+            dry_run=dry_run,
+            on_emptied=forget,
+        )
+        async with aclosing(erasing.run()) as steps:
+            async for progress in steps:
+                sids, emptied = emptied, []
+                away = await self._forget_shared(sids)
+                if self._syncer is not None and sids:
+                    self._syncer.wake()
+                yield progress.as_dict() | ({"live_store": away} if away else {})
+
+    def _live_calls_of(self, person: Person) -> list[str]:
+        now = datetime.now(UTC)
+        return [call.call_sid for call in self._tracker.live_calls() if is_of(person, row_so_far(call, now))]
+
+    async def _forget_shared(self, sids: Sequence[str]) -> str | None:
+        """Why the live store could not be reached; what it holds of ended calls vanishes in their grace time."""
+        tenants = [None, *self._settings.tenancy.tenants()]
+        try:
+            for sid in sids:
+                await self._contexts.forget(sid, tenants)
+        except ContextStoreAway as exc:
+            return str(exc)
+        return None
 
     def _reloaded(self) -> Settings:
         self.reload_rules()

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from datetime import date, datetime
 from typing import Any, Protocol
 
@@ -51,6 +51,13 @@ class Control(Protocol):
 
     def reconcile(self, first: date, last: date, *, heal: bool) -> AsyncGenerator[dict[str, Any], None]:
         """Compare some days with the centre, telling each that differs and at last what it comes to."""
+        ...
+
+    def erase(self, number: str, *, tenant: str | None, by: str, dry_run: bool) -> AsyncGenerator[dict[str, Any], None]:
+        """Take whoever has this number out of everything that is kept, telling now and then how far it is.
+
+        Raises ValueError for what is no number.
+        """
         ...
 
     async def merge(self, calls: Sequence[ToldCall]) -> MergeResult:
@@ -146,6 +153,47 @@ def make_app(control: Control) -> Starlette:
         await control.keep_day(counts)
         return JSONResponse({"kept": True})
 
+    return Starlette(
+        routes=[
+            Route("/v1/status", status),
+            *_service_routes(control),
+            Route("/v1/calls", calls),
+            Route("/v1/sync", sync, methods=["POST"]),
+            Route("/v1/tenants/reassign", reassign, methods=["POST"]),
+            Route("/v1/calls/merge", merge, methods=["POST"]),
+            Route("/v1/calls/rebuild", rebuild, methods=["POST"]),
+            Route("/v1/gaps/fill", fill, methods=["POST"]),
+            Route("/v1/erase", _eraser(control), methods=["POST"]),
+            Route("/v1/coverage", keep_day, methods=["POST"]),
+            Route("/v1/reconcile", reconcile, methods=["POST"]),
+            Route("/v1/quarantine/retry", retry, methods=["POST"]),
+        ],
+        exception_handlers={AgentError: _unable, SyncError: _unable, ConfigError: _unable},
+    )
+
+
+def _eraser(control: Control) -> Callable[[Request], Awaitable[Response]]:
+    async def erase(request: Request) -> Response:
+        try:
+            # In the body: what is in an address may be logged somewhere.
+            asked = orjson.loads(await request.body())
+            steps = control.erase(
+                str(asked["number"]),
+                tenant=None if asked.get("tenant") is None else str(asked["tenant"]),
+                by=str(asked["by"]),
+                dry_run=asked["dry_run"] is not False,
+            )
+            first = await anext(steps)
+        except (ValueError, TypeError, KeyError, AttributeError) as exc:
+            return problem(422, "No person", str(exc))
+        return StreamingResponse(_lines(first, steps), media_type="application/x-ndjson")
+
+    return erase
+
+
+def _service_routes(control: Control) -> list[Route]:
+    """Who may use the live context."""
+
     async def services(_: Request) -> Response:
         return JSONResponse({"services": [each.as_dict() for each in await control.services()]})
 
@@ -164,24 +212,11 @@ def make_app(control: Control) -> Starlette:
             return problem(404, "No such service", f"there is no service {name!r}")
         return JSONResponse({"removed": name})
 
-    return Starlette(
-        routes=[
-            Route("/v1/status", status),
-            Route("/v1/services", services),
-            Route("/v1/services/add", add_service, methods=["POST"]),
-            Route("/v1/services/remove", remove_service, methods=["POST"]),
-            Route("/v1/calls", calls),
-            Route("/v1/sync", sync, methods=["POST"]),
-            Route("/v1/tenants/reassign", reassign, methods=["POST"]),
-            Route("/v1/calls/merge", merge, methods=["POST"]),
-            Route("/v1/calls/rebuild", rebuild, methods=["POST"]),
-            Route("/v1/gaps/fill", fill, methods=["POST"]),
-            Route("/v1/coverage", keep_day, methods=["POST"]),
-            Route("/v1/reconcile", reconcile, methods=["POST"]),
-            Route("/v1/quarantine/retry", retry, methods=["POST"]),
-        ],
-        exception_handlers={AgentError: _unable, SyncError: _unable, ConfigError: _unable},
-    )
+    return [
+        Route("/v1/services", services),
+        Route("/v1/services/add", add_service, methods=["POST"]),
+        Route("/v1/services/remove", remove_service, methods=["POST"]),
+    ]
 
 
 def _moment(text: str) -> datetime:

@@ -39,7 +39,11 @@ class RunningAgent:
 
     def follow(self, path: str, **query: str) -> Iterator[Any]:  # Any: JSON
         """Have the agent do something that takes long, and what it tells meanwhile; raises as `get` does."""
-        with self._asked("POST", f"{path}?{urlencode(query)}") as response:
+        return self.follow_told(f"{path}?{urlencode(query)}", b"")
+
+    def follow_told(self, path: str, body: bytes) -> Iterator[Any]:  # Any: JSON
+        """The same with what the agent needs to know for it."""
+        with self._asked("POST", path, body) as response:
             if response.status >= 400:
                 _told(response.status, response.read())
             for line in response:

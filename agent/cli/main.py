@@ -12,6 +12,7 @@ import typer
 
 from agent.cli import calls, configuration, demo, gaps, outbox, services, simulate, tenants
 from agent.cli.enroll import credential_app, enroll
+from agent.cli.erase import erase
 from agent.cli.faults import Commands, ExitCode
 from agent.cli.import_calls import import_files
 from agent.cli.live import show_live
@@ -52,6 +53,7 @@ app.add_typer(configuration.app, name="config")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(services.app, name="services")
 app.command("import")(import_files)
+app.command("erase")(erase)
 app.command("record")(record)
 app.command("replay")(replay)
 app.add_typer(simulate.app, name="simulate")

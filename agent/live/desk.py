@@ -327,6 +327,15 @@ class Desk:
             self._finals.pop(sid, None)
             self._late.discard(sid)
 
+    def forget(self, call_sids: Iterable[str]) -> None:
+        """These calls are over, and what was kept of them was taken away or changed: they are not at hand any more."""
+        for sid in call_sids:
+            entry = self._entries.get(sid)
+            if entry is not None and entry.ended_at is not None:
+                del self._entries[sid]
+            self._finals.pop(sid, None)
+            self._late.discard(sid)
+
     # For the shared store
 
     def current(self, call_sid: str) -> CallContext | None:

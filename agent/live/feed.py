@@ -162,6 +162,12 @@ class LiveFeed:
         self._late[context.call_sid] = context
         self._call()
 
+    def forget(self, call_sids: Iterable[str]) -> None:
+        """Nothing is written any more of these calls, which are over."""
+        for sid in call_sids:
+            self._over.pop(sid, None)
+            self._late.pop(sid, None)
+
     def settled(self, pbx: str) -> None:
         """All live calls of this PBX are marked: contexts of its other calls are of the past, and end."""
         self._undecided.discard(pbx)

@@ -113,6 +113,14 @@ class ContextStore:
         """Write what `weave` makes of an ended call's context, as long as it is there; None if it is gone."""
         return await self._transact(lambda exchange: self._rewrite(exchange, mine, weave))
 
+    async def forget(self, call_sid: str, tenants: Iterable[str | None]) -> None:
+        """Take away the context of a call that is over, whichever of these it belonged to."""
+        keys = [call_key(segment(tenant), call_sid) for tenant in tenants]
+        for key in keys:
+            self._last.pop(key, None)
+        async with self._reaching():
+            await self._client.delete(*keys, *map(aside_key, keys))
+
     async def changes(self, ready: Callable[[], None]) -> AsyncGenerator[tuple[str, int], None]:
         """The call_sid and revision of every change from now on, whoever makes it; `ready` when it is heard."""
         async with self._reaching():

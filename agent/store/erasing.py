@@ -10,7 +10,7 @@ import asyncio
 import json
 import secrets
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Final
@@ -82,7 +82,7 @@ class Erasing:
         self._on_emptied = on_emptied
         self._progress = Progress()
 
-    async def run(self) -> AsyncIterator[Progress]:
+    async def run(self) -> AsyncGenerator[Progress, None]:
         """Do it, telling now and then how far it is; at last with `done`."""
         progress = self._progress
         live = list(self._live(self._person))
