@@ -1,7 +1,7 @@
 """The client for programs with asyncio."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -56,13 +56,21 @@ class AsyncEdgeClient:
         """The live calls this service may see, the oldest first."""
         return [LiveCall.of(call) for call in (await self._ask(requests.live_calls(tenant, state)))["calls"]]
 
-    async def new_calls(self, *, tenant: str | None = None) -> AsyncIterator[CallContext]:
-        """Every call that begins from now on, as soon as it does, without end; after a restart of the agent the live
-        ones are told again."""
-        after: str | None = None
+    async def now(self) -> str:
+        """The place after which `new_calls` and `events` tell all that happens from this moment on."""
+        return str((await self._ask(requests.next_call(None, 0, None)))["after"])
+
+    async def new_calls(
+        self, *, tenant: str | None = None, after: str | None = None
+    ) -> AsyncGenerator[CallContext, None]:
+        """Every call that begins after this place (None: now), as soon as it does, without end.
+
+        After a restart of the agent the live calls are told again.
+        """
+        place = await self.now() if after is None else after
         while True:
-            told = await self._ask(requests.next_call(tenant, 0 if after is None else 30, after))
-            after = told["after"]
+            told = await self._ask(requests.next_call(tenant, requests.WAIT_SECONDS, place))
+            place = told["after"]
             if told["call"] is not None:
                 yield CallContext.of(told["call"])
 
@@ -107,7 +115,7 @@ class AsyncEdgeClient:
 
     async def events(
         self, *, tenant: str | None = None, call_sid: str | None = None, after: str | None = None
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """What happens to calls from now on, or after an event's id, without end: a lost connection is made again."""
         reader = EventReader(after)
         pauses = self._pauses()

@@ -27,6 +27,7 @@ Json = Any  # JSON
 DEFAULT_SOCKET: Final = "/run/sentiric-edge/services.sock"
 PATIENCE_SECONDS: Final = 30.0
 ANSWER_SECONDS: Final = 20.0  # the agent gives up on a write before
+WAIT_SECONDS: Final = 30.0  # in one question for the next call
 # Heartbeats come every 15 s; a stream that is silent for longer is dead.
 SILENCE_SECONDS: Final = 40.0
 _FIRST_PAUSE_SECONDS: Final = 0.1

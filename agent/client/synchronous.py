@@ -1,7 +1,7 @@
 """The client for programs without asyncio; it may be shared by threads."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -56,13 +56,19 @@ class EdgeClient:
         """The live calls this service may see, the oldest first."""
         return [LiveCall.of(call) for call in self._ask(requests.live_calls(tenant, state))["calls"]]
 
-    def new_calls(self, *, tenant: str | None = None) -> Iterator[CallContext]:
-        """Every call that begins from now on, as soon as it does, without end; after a restart of the agent the live
-        ones are told again."""
-        after: str | None = None
+    def now(self) -> str:
+        """The place after which `new_calls` and `events` tell all that happens from this moment on."""
+        return str((self._ask(requests.next_call(None, 0, None)))["after"])
+
+    def new_calls(self, *, tenant: str | None = None, after: str | None = None) -> Generator[CallContext, None, None]:
+        """Every call that begins after this place (None: now), as soon as it does, without end.
+
+        After a restart of the agent the live calls are told again.
+        """
+        place = self.now() if after is None else after
         while True:
-            told = self._ask(requests.next_call(tenant, 0 if after is None else 30, after))
-            after = told["after"]
+            told = self._ask(requests.next_call(tenant, requests.WAIT_SECONDS, place))
+            place = told["after"]
             if told["call"] is not None:
                 yield CallContext.of(told["call"])
 
@@ -105,7 +111,7 @@ class EdgeClient:
 
     def events(
         self, *, tenant: str | None = None, call_sid: str | None = None, after: str | None = None
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """What happens to calls from now on, or after an event's id, without end: a lost connection is made again."""
         reader = EventReader(after)
         pauses = self._pauses()

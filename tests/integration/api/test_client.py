@@ -68,7 +68,7 @@ async def test_a_service_follows_a_call_from_its_ring_to_its_summary(api: Runnin
     assert [(task.task_name, task.state_data) for task in context.tasks_done] == [("book", {"step": 1, "table": 7})]
     assert context.raw["summary"] == "a table for four"
     assert "Ayşe" not in repr(context)
-    await calls.aclose()  # type: ignore[attr-defined]  # an async generator
+    await calls.aclose()
 
 
 async def test_the_client_without_asyncio_says_the_same_by_the_port(api: RunningApi) -> None:
@@ -84,7 +84,7 @@ async def test_the_client_without_asyncio_says_the_same_by_the_port(api: Running
             client.set_transcript(SID, {"text": "b"})
             events = client.events(call_sid=SID, after=start)
             kinds = [next(events).kind for _ in range(6)]
-            events.close()  # type: ignore[attr-defined]  # a generator
+            events.close()
             live = [call.call_sid for call in client.live_calls(state="ringing")]
             with pytest.raises(ContextChanged) as changed:
                 client.patch(SID, {"b": 1}, if_revision=written.revision)

@@ -83,7 +83,7 @@ async def test_a_service_resumes_after_a_kill_and_what_it_sent_meanwhile_is_done
         assert kinds[-1] == "resync"
         context = await service.context(sid)
         assert [entry["text"] for entry in context.interactions] == ["before", "meanwhile"]
-        await events.aclose()  # type: ignore[attr-defined]  # an async generator
+        await events.aclose()
 
 
 async def test_the_operator_adds_lists_and_removes_services_with_and_without_a_running_agent(stage: Stage) -> None:
