@@ -10,66 +10,29 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import reduce
-from typing import Final, Protocol
+from typing import Final
 from uuid import uuid4
 
 from agent.calls.context import TRACKER_FIELDS, CallContext, CallState, with_facts
 from agent.calls.differences import difference
-from agent.calls.operations import Found, Logged, Operation, Recall, TakeOver, apply, to_json
+from agent.calls.operations import Logged, Operation, Recall, TakeOver, apply, to_json
 from agent.calls.wishes import Limits, Wishing, check_counts, check_size, prepare, size_of
 from agent.errors import CallUnknown, OperationRefused, RevisionChanged, StoreUnavailable
 from agent.live.changes import ChangeKind, Changes
+from agent.live.entry import Entry, Kept, Key, as_it_was, entry_of, latest_operation, stepped
+from agent.live.neighbours import OperationLog, Shared
 from agent.live.weaving import Woven, woven
 
 log = logging.getLogger(__name__)
 
-# Contexts that were changed between a write and a kill are told again with other content: their revisions leap.
-REVISION_LEAP: Final = 1_000
 # The service that a change made past the agent is written down for.
 STORE_SERVICE: Final = "store"
 _RETRY_SECONDS: Final = 1.0
 _WAIT_SECONDS: Final = 15.0  # what could not be kept by then is answered as not kept
 _BATCH: Final = 1_000  # writes in one transaction
 _REMEMBERED_MOVES: Final = 10_000
-
-
-class OperationLog(Protocol):
-    """Where operations are kept. Every method raises StoreUnavailable when the database cannot be used."""
-
-    def next_number(self) -> int:
-        """A number for an operation to come; numbers grow and are never given twice."""
-        ...
-
-    async def keep(self, operations: Sequence[Logged]) -> None:
-        """Make them durable, all or none."""
-        ...
-
-    async def of_live_calls(self) -> list[Logged]:
-        """The operations on calls that were live when the agent stopped, in order."""
-        ...
-
-    async def find(self, call_sid: str) -> Found | None:
-        """What is known of a call that has ended; None if there is no such call."""
-        ...
-
-    async def move(self, call_sid: str, into: str) -> None:
-        """What was written for a call that turned out to be none belongs to another."""
-        ...
-
-    async def amend(self, context: CallContext) -> bool:
-        """Write what services noted into the ended call's row; whether it changed and waits to be sent."""
-        ...
-
-    async def unfinished(self) -> list[str]:
-        """Ended calls of which operations are kept."""
-        ...
-
-    async def expire(self, before: datetime, *, but: Iterable[str]) -> int:
-        """Delete the operations of ended calls to which nothing was written since then, but for these calls'."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +55,6 @@ class DeskTimes:
 
 
 Mask = Callable[[str | None, Operation], Operation]
-_Key = tuple[str, str]  # a service and its idempotency key
-_Kept = asyncio.Future[Sequence[Operation]]
 
 
 def _no_mask(_tenant: str | None, operation: Operation) -> Operation:
@@ -104,51 +65,12 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Shared(Protocol):
-    """Where contexts are carried to, for programs that read and write them there; never waits, never fails."""
-
-    def mark(self, context: CallContext) -> None:
-        """A live call's context is now so."""
-        ...
-
-    def ended(self, context: CallContext) -> None:
-        """A call is over; this is its context."""
-        ...
-
-    def changed_late(self, context: CallContext) -> None:
-        """The context of a call that is over is now so."""
-        ...
-
-    def settled(self, pbx: str) -> None:
-        """All live calls of this PBX are marked."""
-        ...
-
-
-@dataclass(slots=True)
-class _Entry:
-    """One call on the desk."""
-
-    shown: CallContext  # all that is durable
-    head: CallContext  # and what waits to be; its facts may be old
-    size: int  # of what services wrote, in bytes: at least what it really is
-    started: int  # the change by which it was told
-    is_anchored: bool  # its beginning is in the journal, so that it is found again after a crash
-    waiting: int = 0  # writes
-    keys: dict[_Key, _Kept] = field(default_factory=dict)
-    base: CallContext | None = None  # as the agent knows it to stand in the shared store
-    log: Sequence[Logged] = ()  # as it was when the agent started; until there is a base
-    recall: Recall | None = None  # to be kept before anything else is
-    ended_at: datetime | None = None
-    has_row: bool = False
-    told: int = 0  # the latest operation that is in the row
-
-
 @dataclass(slots=True)
 class _Write:
-    entry: _Entry
+    entry: Entry
     logged: Sequence[Logged]
-    done: _Kept
-    key: _Key | None = None
+    done: Kept
+    key: Key | None = None
     base: CallContext | None = None  # what stands in the shared store once this is known
 
 
@@ -174,7 +96,7 @@ class Desk:
         self._now = now
         self._new_id = new_id
         self._shared: Shared | None = None
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._restored: dict[str, list[Logged]] = {}  # of calls that the tracker has not told yet
         self._went_on_in: dict[str, str] = {}  # calls that were none, and what they are a part of
         self._moves: list[tuple[str, str]] = []
@@ -281,7 +203,7 @@ class Desk:
         """A call has ended."""
         entry = self._entries.get(facts.call_sid) or self._begin(facts)
         entry.ended_at = self._now()
-        entry.shown = _stepped(with_facts(entry.shown, facts, at=_latest(entry.shown, facts)))
+        entry.shown = stepped(with_facts(entry.shown, facts, at=_latest(entry.shown, facts)))
         entry.shown = entry.shown.model_copy(update={"state": CallState.ENDED})
         self.changes.publish(ChangeKind.CALL_ENDED, entry.shown)
         if self._shared is not None:
@@ -300,7 +222,7 @@ class Desk:
         entry = self._entries.get(call_sid)
         if entry is None or not entry.shown.operation:
             return None
-        entry.told = _operation(entry)
+        entry.told = latest_operation(entry)
         return entry.shown
 
     def committed(self, *, opened: Iterable[str], ended: Iterable[str], moved: Iterable[tuple[str, str]] = ()) -> None:
@@ -317,15 +239,6 @@ class Desk:
             self._move(sid, into)
         if self._queue or self._moves:
             self._work.set()
-
-    def forget(self, call_sids: Iterable[str]) -> None:
-        """These calls are over, and what was kept of them was taken away or changed: they are not at hand any more."""
-        for sid in call_sids:
-            entry = self._entries.get(sid)
-            if entry is not None and entry.ended_at is not None:
-                del self._entries[sid]
-            self._finals.pop(sid, None)
-            self._late.discard(sid)
 
     def forget(self, call_sids: Iterable[str]) -> None:
         """These calls are over, and what was kept of them was taken away or changed: they are not at hand any more."""
@@ -354,7 +267,7 @@ class Desk:
         if entry is None:
             return woven(mine, stored, base=None)
         if entry.base is None and stored is not None:
-            entry.base = _as_it_was(entry.log, mine, stored)
+            entry.base = as_it_was(entry.log, mine, stored)
         return woven(mine, stored, base=entry.base)
 
     def carried(self, result: Woven) -> None:
@@ -376,22 +289,22 @@ class Desk:
 
     # Facts
 
-    def _begin(self, facts: CallContext) -> _Entry:
+    def _begin(self, facts: CallContext) -> Entry:
         logged = self._restored.pop(facts.call_sid, [])
-        entry = _entry_of(facts, logged)
+        entry = entry_of(facts, logged)
         self._entries[facts.call_sid] = entry
         self._start(entry)
         return entry
 
-    def _start(self, entry: _Entry) -> None:
+    def _start(self, entry: Entry) -> None:
         self.changes.publish(ChangeKind.CALL_STARTED, entry.shown)
         entry.started = self.changes.number
         self._start_news.set()
         self._start_news = asyncio.Event()  # for the next one
 
-    def _take_facts(self, entry: _Entry, facts: CallContext) -> None:
+    def _take_facts(self, entry: Entry, facts: CallContext) -> None:
         former = entry.shown.tenant_id
-        entry.shown = _stepped(with_facts(entry.shown, facts, at=_latest(entry.shown, facts)))
+        entry.shown = stepped(with_facts(entry.shown, facts, at=_latest(entry.shown, facts)))
         if former != facts.tenant_id or entry.ended_at is not None:
             self._start(entry)
         else:
@@ -415,37 +328,37 @@ class Desk:
                 write.logged = [replace(logged, call_sid=into) for logged in write.logged]
                 other.waiting += 1
         if notes:
-            self._show_changed(other, [(notes, self._now())], number=max(map(_operation, (entry, other))))
+            self._show_changed(other, [(notes, self._now())], number=max(map(latest_operation, (entry, other))))
 
     # Writes
 
-    def _entry(self, call_sid: str) -> _Entry | None:
+    def _entry(self, call_sid: str) -> Entry | None:
         return self._entries.get(self._went_on_in.get(call_sid, call_sid))
 
-    def _live_entries(self) -> list[_Entry]:
+    def _live_entries(self) -> list[Entry]:
         live = (entry for entry in self._entries.values() if entry.ended_at is None)
         return sorted(live, key=lambda entry: entry.started)
 
-    async def _found(self, call_sid: str) -> _Entry:
+    async def _found(self, call_sid: str) -> Entry:
         """A call that is over, from the local database."""
         found = await self._kept.find(call_sid)
         if found is None:
             raise CallUnknown(f"no call {call_sid} goes on, and the local database holds none")
-        entry = _entry_of(found.facts, found.operations)
+        entry = entry_of(found.facts, found.operations)
         if not found.operations:
             entry.recall = found.recall
             entry.shown = entry.head = apply(entry.shown, found.recall, found.facts.last_interaction_time)
             entry.size = size_of(entry.shown)
         entry.is_anchored = entry.has_row = True
-        entry.told = _operation(entry)
+        entry.told = latest_operation(entry)
         entry.ended_at = self._now()  # that is, since it is at hand
         return entry
 
-    async def _fetched(self, call_sid: str) -> _Entry:
+    async def _fetched(self, call_sid: str) -> Entry:
         """The same, put on the desk; whoever was faster counts."""
         return self._entries.setdefault(call_sid, await self._found(call_sid))
 
-    def _submit(self, entry: _Entry, wishes: Sequence[Operation], *, service: str, key: _Key | None = None) -> _Kept:
+    def _submit(self, entry: Entry, wishes: Sequence[Operation], *, service: str, key: Key | None = None) -> Kept:
         at = self._now()
         wishing = Wishing(service=service, at=at, new_id=self._new_id, limits=self._limits)
         head, size, operations = entry.head, entry.size, []
@@ -462,19 +375,19 @@ class Desk:
         if entry.recall is not None:
             operations.insert(0, entry.recall)
             entry.recall = None
-        done: _Kept = asyncio.get_running_loop().create_future()
+        done: Kept = asyncio.get_running_loop().create_future()
         done.add_done_callback(_seen)
         write = _Write(entry, self._logged(entry, operations, service=service, at=at, key=key), done, key)
         entry.head, entry.size = head, size
         entry.waiting += 1
         if key is not None:
-            entry.keys[key] = done
+            entry.remember(key, done)
         self._queue.append(write)
         self._work.set()
         return done
 
     def _logged(
-        self, entry: _Entry, operations: Sequence[Operation], *, service: str, at: datetime, key: _Key | None
+        self, entry: Entry, operations: Sequence[Operation], *, service: str, at: datetime, key: Key | None
     ) -> list[Logged]:
         revision = entry.shown.revision + entry.waiting + 1
         return [
@@ -490,7 +403,7 @@ class Desk:
             for operation in operations
         ]
 
-    def _take_over(self, entry: _Entry, taken: TakeOver, *, base: CallContext) -> None:
+    def _take_over(self, entry: Entry, taken: TakeOver, *, base: CallContext) -> None:
         stamp = {"service": STORE_SERVICE, "received_at": self._now().isoformat(timespec="microseconds")}
         taken = replace(taken, interactions=[{**stamp, **each} for each in taken.interactions])
         try:
@@ -548,14 +461,14 @@ class Desk:
         self._show_changed(entry, [(logged.operation, logged.at) for logged in write.logged], number=last.number)
         write.done.set_result([logged.operation for logged in write.logged if not isinstance(logged.operation, Recall)])
 
-    def _show_changed(self, entry: _Entry, operations: Iterable[tuple[Operation, datetime]], *, number: int) -> None:
+    def _show_changed(self, entry: Entry, operations: Iterable[tuple[Operation, datetime]], *, number: int) -> None:
         changed = entry.shown
         for operation, at in operations:
             changed = apply(changed, operation, at)
         is_changed = changed is not entry.shown
         entry.shown = changed.model_copy(update={"operation": number})
         if is_changed:
-            entry.shown = _stepped(entry.shown)
+            entry.shown = stepped(entry.shown)
         if not entry.waiting:
             entry.head = entry.shown
         if is_changed:
@@ -580,7 +493,7 @@ class Desk:
             if not write.done.done():
                 write.done.set_exception(StoreUnavailable(str(exc)))
 
-    def _tell_shared(self, entry: _Entry) -> None:
+    def _tell_shared(self, entry: Entry) -> None:
         if self._shared is None:
             return
         if entry.ended_at is None:
@@ -590,8 +503,8 @@ class Desk:
 
     # After the end
 
-    def _check_row(self, entry: _Entry) -> None:
-        if entry.has_row and entry.ended_at is not None and _operation(entry) > entry.told:
+    def _check_row(self, entry: Entry) -> None:
+        if entry.has_row and entry.ended_at is not None and latest_operation(entry) > entry.told:
             self._late.add(entry.shown.call_sid)
             self._late_work.set()
 
@@ -657,69 +570,22 @@ class Desk:
         for sid, entry in list(self._entries.items()):
             if entry.ended_at is None or entry.waiting:
                 continue
-            is_told = entry.has_row and entry.told >= _operation(entry)
+            is_told = entry.has_row and entry.told >= latest_operation(entry)
             keep = self._times.grace if is_told else self._times.grace + self._times.late
             if now - entry.ended_at >= timedelta(seconds=keep):
                 del self._entries[sid]
         await self._kept.expire(now - timedelta(seconds=self._times.late), but=list(self._entries))
 
 
-def _entry_of(facts: CallContext, logged: Sequence[Logged]) -> _Entry:
-    context = reduce(lambda so_far, each: apply(so_far, each.operation, each.at), logged, facts)
-    if logged:
-        revision = max(facts.revision, logged[-1].revision + REVISION_LEAP)
-        context = context.model_copy(update={"operation": logged[-1].number, "revision": revision})
-    else:
-        context = _stepped(context).model_copy(update={"operation": 0})
-    keys: dict[_Key, list[Operation]] = {}
-    for each in logged:
-        if each.idempotency_key is not None and not isinstance(each.operation, Recall):
-            keys.setdefault((each.service, each.idempotency_key), []).append(each.operation)
-    size = size_of(context) if logged else 0
-    entry = _Entry(context, context, size=size, started=0, is_anchored=bool(logged), log=logged)
-    for key, operations in keys.items():
-        entry.keys[key] = asyncio.get_running_loop().create_future()
-        entry.keys[key].set_result(operations)
-    return entry
-
-
-def _as_it_was(logged: Sequence[Logged], mine: CallContext, stored: CallContext) -> CallContext | None:
-    """What the agent had put into the store when it last wrote there, before it was started again."""
-    if logged and stored.operation is None:
-        return None  # somebody left the mark out
-    done = [
-        each
-        for each in logged
-        if each.number <= (stored.operation or 0)
-        or (isinstance(each.operation, TakeOver) and each.operation.revision <= stored.revision)
-    ]
-    empty = mine.model_copy(
-        update={"task_stack": [], "tasks_done": [], "interaction_history": [], "variables": {}, "transcript": None}
-    )
-    for name in list(empty.model_extra or {}):
-        (empty.model_extra or {}).pop(name)
-    base = reduce(lambda so_far, each: apply(so_far, each.operation, each.at), done, empty)
-    return base.model_copy(update={"revision": 0, "operation": None})  # of the store's, nothing is older than it
-
-
-def _operation(entry: _Entry) -> int:
-    """The latest one that is shown."""
-    return entry.shown.operation or 0
-
-
 def _same_facts(context: CallContext, facts: CallContext) -> bool:
     return all(getattr(context, name) == getattr(facts, name) for name in TRACKER_FIELDS)
-
-
-def _stepped(context: CallContext) -> CallContext:
-    return context.model_copy(update={"revision": context.revision + 1})
 
 
 def _latest(one: CallContext, other: CallContext) -> datetime:
     return max(one.last_interaction_time, other.last_interaction_time)
 
 
-async def _within(kept: _Kept) -> Sequence[Operation]:
+async def _within(kept: Kept) -> Sequence[Operation]:
     try:
         async with asyncio.timeout(_WAIT_SECONDS):
             return await asyncio.shield(kept)
@@ -727,7 +593,7 @@ async def _within(kept: _Kept) -> Sequence[Operation]:
         raise StoreUnavailable("the local database does not take writes in time; send it again") from None
 
 
-def _seen(kept: _Kept) -> None:
+def _seen(kept: Kept) -> None:
     """Nobody may wait any more for what could not be kept."""
     if not kept.cancelled():
         kept.exception()

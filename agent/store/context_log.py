@@ -35,16 +35,19 @@ _OF_LIVE: Final = f"""SELECT {_COLUMNS} FROM context_operation
 _OF_CALL: Final = f"SELECT {_COLUMNS} FROM context_operation WHERE call_sid = ? ORDER BY number"  # noqa: S608 - as above
 _UNFINISHED: Final = """SELECT DISTINCT call_sid FROM context_operation
     WHERE call_sid IN (SELECT call_sid FROM call) AND call_sid NOT IN (SELECT call_sid FROM live_call)"""
-_EXPIRE: Final = """DELETE FROM context_operation WHERE call_sid IN (
-    SELECT call_sid FROM context_operation GROUP BY call_sid HAVING max(at) < ?1)
-    AND call_sid NOT IN (SELECT call_sid FROM live_call) AND call_sid NOT IN (SELECT value FROM json_each(?2))"""
+# The last operation of each call is found in the index alone; what it says of the time, by its number.
+_EXPIRED: Final = """SELECT latest.call_sid FROM (
+    SELECT call_sid, max(number) AS number FROM context_operation GROUP BY call_sid) AS latest
+    JOIN context_operation ON context_operation.number = latest.number WHERE at < ?1
+    AND latest.call_sid NOT IN (SELECT call_sid FROM live_call)
+    AND latest.call_sid NOT IN (SELECT value FROM json_each(?2))"""
 _CALL: Final = """SELECT call.id, call.call_sid, trace_id, tenant.name, site, pbx, direction, caller_id, caller_name,
     callee_id, merged_into, start_time, coalesce(end_time, start_time), full_transcript
     FROM call LEFT JOIN tenant ON tenant.id = call.tenant_id WHERE call.call_sid = ?"""
 
 
 class ContextLog:
-    """The table of operations; implements `agent.live.desk.OperationLog`."""
+    """The table of operations; implements `agent.live.neighbours.OperationLog`."""
 
     def __init__(self, store: Store, writer: Writer, *, last_number: int) -> None:
         self._store = store
@@ -89,9 +92,14 @@ class ContextLog:
         return [str(sid) for (sid,) in found]
 
     async def expire(self, before: datetime, *, but: Iterable[str]) -> int:
-        """Delete the operations of ended calls to which nothing was written since then, but for these calls'."""
-        values = (moment_text(before), rows.json_text(list(but)))
-        return await self._writer.transact(lambda connection: connection.execute(_EXPIRE, values).rowcount)
+        """Delete the operations of ended calls to which nothing was written since then, but for these calls'; of how
+        many calls."""
+        limit = moment_text(before)
+        values = (limit, rows.json_text(list(but)))
+        found = await self._store.reader.run(lambda reader: reader.execute(_EXPIRED, values).fetchall())
+        for (sid,) in found:
+            await self._writer.transact(partial(_delete, sid, limit))
+        return len(found)
 
 
 def finished_with(call: FinishedCall, context: CallContext) -> FinishedCall:
@@ -182,6 +190,13 @@ def _recall(reader: sqlite3.Connection, call: Row) -> Recall:
 
 def _derived_id(call_sid: str, kind: str, position: int) -> str:
     return blake2b(f"{call_sid} {kind} {position}".encode(), digest_size=12).hexdigest()
+
+
+def _delete(call_sid: str, limit: str, connection: sqlite3.Connection) -> None:
+    """Unless something was written to the call meanwhile."""
+    (latest,) = connection.execute("SELECT max(at) FROM context_operation WHERE call_sid = ?", (call_sid,)).fetchone()
+    if latest is not None and latest < limit:
+        connection.execute("DELETE FROM context_operation WHERE call_sid = ?", (call_sid,))
 
 
 def _amend(context: CallContext, now: str, connection: sqlite3.Connection) -> bool:

@@ -20,7 +20,8 @@ from agent.calls.operations import (
 from agent.calls.wishes import Limits
 from agent.errors import CallUnknown, OperationRefused, RevisionChanged, StoreUnavailable, TooLarge
 from agent.live.changes import Change, ChangeKind
-from agent.live.desk import REVISION_LEAP, DeskTimes, Written
+from agent.live.desk import DeskTimes, Written
+from agent.live.entry import REVISION_LEAP
 from tests.integration.live.desks import CALL, Site, site_at, texts
 from tests.unit.live.contexts import facts
 
