@@ -73,7 +73,8 @@ def test_the_agent_refuses_what_is_no_list_of_calls_and_goes_on(tmp_path: Path) 
         running = RunningAgent(agent.directory / "run" / "api.sock")
         for body in (b"", b"nonsense", b"{}", b"[1]", b'[{"row": {"call_sid": "x"}}]', b'[{"row": {"call_sid": []}}]',
                      b'[{"row": {"call_sid": "x", "colour": "red"}}]',
-                     b'[{"row": {"call_sid": "x", "legs": "[]"}}]', b"[" + b"{}," * 2000 + b"{}]"):  # fmt: skip
+                     b'[{"row": {"call_sid": "x", "source": "cdr", "legs": []}}]',
+                     b"[" + b"{}," * 2000 + b"{}]"):  # fmt: skip
             with pytest.raises(CommandFailed) as refused:
                 running.tell("/v1/calls/merge", body)
             assert "HTTP 500" not in str(refused.value), body

@@ -23,7 +23,7 @@ def holds(directory: Path, text: str) -> bool:
 async def test_what_a_service_writes_is_masked_before_it_is_kept(tmp_path: Path) -> None:
     async with site_at(tmp_path, mask=MASKING) as site:
         await site.begin(CALL)
-        wishes = [
+        wishes: list[AppendInteractions | Patch | PushTask] = [
             AppendInteractions([{"text": f"my card is {CARD}"}]),
             Patch({"variables": {"pan": CARD}}),
             PushTask({"task_name": "pay", "state_data": {CARD: 1}}),
