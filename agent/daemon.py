@@ -12,7 +12,7 @@ from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.api import control
 from agent.api.access import Access
@@ -54,7 +54,7 @@ from agent.store.outbox import SqliteOutbox
 from agent.store.repository import Repository
 from agent.store.services import Registered
 from agent.store.tally import SqliteTally
-from agent.store.writer import Writer
+from agent.store.writer import FinishedCall, Writer
 from agent.tracking.derive import row_so_far
 from agent.tracking.rebuild import Rebuild
 from agent.tracking.tracker import Tracker
@@ -67,6 +67,9 @@ from sync.models import Call
 from sync.reconciler import USUAL_DAYS, Reconciled, Reconciler
 from sync.syncer import Identity, Syncer
 from sync.uplink import Uplink
+
+if TYPE_CHECKING:
+    from agent.tracing import SpanExporter
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +142,15 @@ def make_uplink(settings: Settings) -> Uplink | None:
     from sync.central.uplink import DirectUplink
 
     return DirectUplink(settings.central, site=settings.site, agent_version=version(PROGRAM))
+
+
+def make_exporter(settings: Settings) -> "SpanExporter | None":
+    """The way to a collector of spans; None without one."""
+    if settings.tracing.otlp_endpoint is None:
+        return None
+    from agent.tracing import SpanExporter
+
+    return SpanExporter(settings.tracing, site=settings.site, version=version(PROGRAM))
 
 
 def identity_of(settings: Settings) -> Identity:
@@ -218,6 +230,7 @@ class Daemon:
             book=self._desk,
         )
         self._desk.share_with(self._live_feed)
+        self._spans = make_exporter(settings)
         journal = Journal(store, writer)
         self._tracker = Tracker(
             site=settings.site,
@@ -227,6 +240,7 @@ class Daemon:
             live=self._desk,
             commit_interval=timedelta(milliseconds=settings.store.commit_interval_ms),
             on_commit=self._syncer.wake if self._syncer else _nothing,
+            on_ended=self._trace,
         )
         self._rules = rules_of(settings)
         self._connectors = [self._connector(pbx) for pbx in settings.pbx]
@@ -258,6 +272,10 @@ class Daemon:
     def _mask(self, tenant: str | None, operation: Operation) -> Operation:
         """By the rules as they are now."""
         return self._masking(tenant, operation)
+
+    def _trace(self, call: FinishedCall) -> None:
+        if self._spans is not None:
+            self._spans.add(call.row, call.tenant)
 
     def _connector(self, pbx: AsteriskSettings) -> AsteriskConnector:
         encoding = self._settings.encoding_of(pbx)
@@ -315,6 +333,8 @@ class Daemon:
                 ]
                 if not is_in_process(self._settings.live):
                     others.append(tasks.create_task(self._live_feed.listen(), name="live-changes"))
+                if self._spans is not None:
+                    others.append(tasks.create_task(self._spans.run(), name="spans"))
                 if self._syncer is not None:
                     others.append(tasks.create_task(self._syncer.run(), name="syncer"))
                 others.append(tasks.create_task(self._tell_systemd(), name="notify"))

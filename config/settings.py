@@ -528,6 +528,30 @@ class StoreSettings(_Section):
         return timedelta(hours=self.journal_keep_hours)
 
 
+class TracingSettings(_Section):
+    """Where a span of each ended call goes, by OTLP over HTTP: http://127.0.0.1:4318. It holds no personal data."""
+
+    otlp_endpoint: str | None = None  # None: nowhere
+    timeout_seconds: Annotated[float, Field(gt=0, le=120)] = 10.0  # for one request
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _known_scheme(cls, value: str | None) -> str | None:
+        use = "use the collector's address for OTLP over HTTP, as http://127.0.0.1:4318"
+        if value is not None:
+            parts = _split_url(value, use)
+            if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query:
+                raise ValueError(use)
+        return value
+
+    @property
+    def traces_url(self) -> str | None:
+        """Where traces are taken."""
+        if self.otlp_endpoint is None:
+            return None
+        return f"{self.otlp_endpoint.rstrip('/').removesuffix('/v1/traces')}/v1/traces"
+
+
 class CentralSettings(_Section):
     """The centre calls are synced to: a hub, https://hub.example, or its database itself, postgresql://user@host/db."""
 
@@ -604,6 +628,7 @@ class Settings(_Section):
     live: LiveSettings = LiveSettings()
     api: ApiSettings = ApiSettings()
     store: StoreSettings = StoreSettings()
+    tracing: TracingSettings = TracingSettings()
     central: CentralSettings | None = None  # None: calls are kept here and wait
 
     @field_validator("pbx")

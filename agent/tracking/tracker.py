@@ -97,6 +97,7 @@ class Tracker:
         live: LiveContexts,
         commit_interval: timedelta,
         on_commit: Callable[[], None],
+        on_ended: Callable[[FinishedCall], None] = lambda _: None,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
         self._site = site
@@ -106,6 +107,7 @@ class Tracker:
         self._live = live
         self._interval = commit_interval.total_seconds()
         self._on_commit = on_commit
+        self._on_ended = on_ended
         self._now = now
         self._boot_id = read_boot_id()
         self._feeds: dict[str, PbxFeed] = {}
@@ -254,6 +256,8 @@ class Tracker:
             ended=[str(call.row["call_sid"]) for call in group.finished],
             moved=group.moved,
         )
+        for call in group.finished:
+            self._on_ended(call)
         if result.enqueued:
             self._on_commit()
 
