@@ -30,7 +30,7 @@ from tests.valkey_server import PASSWORD, USER, Valkey, valkey, valkey_server
 __all__ = ["valkey", "valkey_server"]
 
 CALLS, SERVICES, KILLS, RESTARTS = 100, 50, 3, 2
-SECONDS = float(os.environ.get("CONTEXT_STORM_SECONDS", "4"))
+SECONDS = float(os.environ.get("CONTEXT_STORM_SECONDS", "3"))
 OPEN_API = '[api]\ngroup = "no-such-group"\nsocket_access = "write"\n'
 
 

@@ -22,6 +22,7 @@ from agent.errors import CallUnknown, OperationRefused, RevisionChanged, StoreUn
 from agent.live.changes import Change, ChangeKind
 from agent.live.desk import DeskTimes, Written
 from agent.live.entry import REVISION_LEAP
+from agent.store.writer import Group
 from tests.integration.live.desks import CALL, Site, site_at, texts
 from tests.unit.live.contexts import facts
 
@@ -221,6 +222,31 @@ async def test_what_was_written_for_a_leg_that_seemed_a_call_belongs_to_the_call
         assert texts(await site.desk.read(leg.call_sid)) == ["hello", "who is this", "still there"]
     async with site_at(tmp_path, live=[CALL]) as site:
         assert texts(await site.desk.read(CALL.call_sid)) == ["hello", "who is this", "still there"]
+
+
+async def test_so_it_does_if_the_agent_dies_just_when_the_leg_is_known_as_one(tmp_path: Path) -> None:
+    leg = facts(2)
+    async with site_at(tmp_path) as site:
+        await site.begin(CALL, leg)
+        await site.say(CALL, "hello")
+        await site.say(leg, "who is this")
+        moved = [(leg.call_sid, CALL.call_sid)]
+        await site.writer.commit(Group(forgotten=[leg.call_sid], moved=moved))
+    async with site_at(tmp_path, live=[CALL]) as site:
+        assert texts(await site.desk.read(CALL.call_sid)) == ["hello", "who is this"]
+
+
+async def test_a_call_that_went_on_in_another_keeps_what_was_noted_of_it(tmp_path: Path) -> None:
+    younger = facts(2)
+    async with site_at(tmp_path) as site:
+        await site.begin(CALL, younger)
+        await site.say(younger, "may I put somebody through")
+        await site.end(younger, merged_into=CALL.call_sid)
+        late = await site.say(younger, "I have put them through")
+        assert late.context.merged_into == CALL.call_sid
+        while len(await site.said(younger)) < 2:  # noqa: ASYNC110  # nobody tells of a row
+            await asyncio.sleep(0.002)
+        assert texts(await site.desk.read(CALL.call_sid)) == []
 
 
 async def test_the_next_call_is_told_once_to_whoever_says_what_it_heard_last(tmp_path: Path) -> None:
