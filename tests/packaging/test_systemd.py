@@ -184,6 +184,23 @@ def test_the_started_unit_is_ready_and_captures_calls(agent: InstalledAgent) -> 
     assert status["verdict"] == "ok"
 
 
+def test_who_is_in_the_group_of_services_reaches_their_socket_and_not_the_operators(agent: InstalledAgent) -> None:
+    run, directory = agent.machine.run, "/run/sentiric-edge"
+    run("sh", "-c", "printf 'u crm -\\nu stranger -\\nm crm sentiric-edge-services\\n' | systemd-sysusers -")
+
+    def reached_by(user: str) -> list[str]:
+        connect = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+        tried = f"{VENV}/bin/python -c '{connect}' {directory}/$name 2>/dev/null"
+        loop = f"for name in api.sock services.sock; do {tried} && echo $name; done; ls {directory} 2>/dev/null; true"
+        return run("runuser", "-u", user, "--", "sh", "-c", loop).split()
+
+    assert run("stat", "--format=%a %U:%G", f"{directory}/services.sock").split() == [
+        "660", "sentiric-edge:sentiric-edge-services"
+    ]  # fmt: skip
+    assert reached_by("crm") == ["services.sock"]
+    assert reached_by("stranger") == []
+
+
 def test_a_killed_agent_is_back_and_has_every_call_of_before_once(agent: InstalledAgent) -> None:
     # What comes in the very last moment before a kill may not have been committed yet.
     last_moment = timedelta(seconds=1)
