@@ -48,6 +48,8 @@ def erase(
     number = sys.stdin.readline().strip() if caller == "-" else str(caller)
     settings = load_to_look(file)
     _refuse_no_number(settings, number)
+    if tenant is not None and tenant not in settings.tenancy.tenants():
+        note(f"edge-agent: the settings name no tenant {tenant}; only calls that were given to it before are looked at")
     asked = {"number": number, "tenant": tenant, "by": _who()}
 
     def done(*, dry_run: bool) -> Progress:

@@ -283,6 +283,8 @@ class Erasing:
 
     def _end(self, erasure_id: int, connection: sqlite3.Connection) -> None:
         told = self._progress
+        # What a service had sent just before its call was emptied, and was kept just after.
+        connection.execute("DELETE FROM context_operation WHERE call_sid IN (SELECT call_sid FROM erased_call)")
         connection.execute(
             "UPDATE erasure SET calls = ?, mentions = ?, frames = ?, ended_at = ? WHERE id = ?",
             (told.calls, told.mentions, told.frames, self._writer.now_text(), erasure_id),
