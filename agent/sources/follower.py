@@ -42,6 +42,7 @@ _HOLD_SECONDS: Final = 3.0
 _LONG_AGO: Final = timedelta(minutes=2)
 _LIVE_AGAIN_SECONDS: Final = 5.0
 _TELL_LOSS: Final = timedelta(days=1)
+_REFUSED_IN_A_ROW: Final = 2  # records; a writer that died leaves one, wrong settings of columns or ids leave more
 _KEEP_SECONDS: Final = 5.0  # between two commits that only advance the place
 _KEEP_ANYWAY_SECONDS: Final = 600.0
 _STORE_RETRY_SECONDS: Final = 2.0
@@ -102,6 +103,7 @@ class Follower:
         self._rejects: list[Reject] = []
         self._at_end_at: datetime | None = None
         self._told_until: datetime | None = None  # the time of the latest record
+        self._refused = 0  # records in a row
         self._lost_at: datetime | None = None
         self._kept_at: float | None = None
         self._kept_number = 0
@@ -164,8 +166,11 @@ class Follower:
             reason = record.fault or self._gathered(record, mark)
             self._number += 1
             self._mark = Mark(self._number, record.after, mark.records + 1, mark.rejects + (reason is not None))
+            self._refused = self._refused + 1 if reason is not None else 0
             if reason is not None:
                 self._rejects.append(Reject(self._position(record), record.raw, reason))
+                if self._refused >= _REFUSED_IN_A_ROW or self._told_until is None:
+                    self._known_from = None  # of what calls they told is not known
             elif self._known_from is None:
                 self._known_from = self._gatherer.last_at
         if look.place is not None:

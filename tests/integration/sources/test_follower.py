@@ -289,3 +289,17 @@ async def test_a_record_of_a_clock_that_was_wrong_fills_no_later_gap(world: Worl
     world.append(line(16))
     await world.run()
     assert await world.rows("SELECT filled_by FROM gap") == [("cdr-csv",)]
+
+
+@pytest.mark.parametrize("heard_before", [True, False])
+async def test_a_gap_whose_records_were_set_aside_is_not_filled(world: World, heard_before: bool) -> None:
+    world.append(*([line(0)] if heard_before else []))
+    await world.run()
+    await world.blind(world.now() + MINUTE, world.now() + 2 * MINUTE)
+    world.seconds += 300.0
+    number = round(world.seconds / 60) + 8  # a minute that is over
+    world.append(*(line(number).replace(f"1795340000.{number}", "") for _ in range(2)))  # loguniqueid = no
+    await world.run()
+    world.append(line(number + 2))
+    await world.run()
+    assert await world.rows("SELECT filled_by FROM gap") == [(None,)]
