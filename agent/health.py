@@ -77,6 +77,11 @@ class PbxHealth(_Part):
     coverage: CoverageHealth | None = None  # None: no day was verified yet
     warnings: tuple[str, ...] = ()
 
+    @property
+    def has_second_source(self) -> bool:
+        """Whether one of the sources tells its calls; a queue log does not."""
+        return any(source.kind != "queue-log" for source in self.sources)
+
 
 class CallsHealth(_Part):
     """Calls now and today (UTC day of the site's clock), by status; unassigned ones wait for a tenant rule."""

@@ -193,6 +193,11 @@ class SourceKind(StrEnum):
         """Whether its columns have names of their own."""
         return self.is_remote or self is SourceKind.CDR_SQLITE
 
+    @property
+    def tells_calls(self) -> bool:
+        """Whether it tells every call, so that it can fill gaps; a queue log knows of callers in queues only."""
+        return self is not SourceKind.QUEUE_LOG
+
 
 _USUAL_PATHS = {
     SourceKind.CDR_CSV: "/var/log/asterisk/cdr-csv/Master.csv",
@@ -377,6 +382,11 @@ class AsteriskSettings(_Section):
         if twice:
             raise ValueError(f"two sources are called {twice[0]!r}; give each a name of its own")
         return value
+
+    @property
+    def has_second_source(self) -> bool:
+        """Whether one of the sources tells its calls."""
+        return any(source.kind.tells_calls for source in self.sources)
 
 
 # More kinds of PBX join this union, told apart by `kind`.

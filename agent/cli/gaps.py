@@ -115,7 +115,7 @@ def _filled(gap: dict[str, Any]) -> str:  # Any: columns
 
 
 def _tell_how_to_fill(found: list[dict[str, Any]], settings: "Settings") -> None:  # Any: columns
-    with_source = {pbx.name for pbx in settings.pbx if pbx.sources}
+    with_source = {pbx.name for pbx in settings.pbx if pbx.has_second_source}
     without = sorted({gap["pbx"] for gap in found if gap["backfilled_at"] is None} - with_source)
     if not without:
         return

@@ -163,7 +163,7 @@ def _say(told: list[_Gap], settings: "Settings") -> None:
         what = f"gap {gap['id']} of {gap['pbx']}" if gap["id"] is not None else gap["pbx"]
         until = moment(gap["to_at"]) if gap["to_at"] is not None else "now"
         say(f"{what}, {moment(gap['from_at'])} to {until}: {counted(gap['found'], 'call')} found, {_became(gap)}")
-    without = {pbx.name for pbx in settings.pbx if not pbx.sources}
+    without = {pbx.name for pbx in settings.pbx if not pbx.has_second_source}
     if any(gap["why_open"] and gap["pbx"] in without for gap in told):
         note("If Asterisk writes CDRs to a file, add below its [[pbx]] section (CEL and others: docs/sources.md):")
         for line in HOW_TO_ADD:

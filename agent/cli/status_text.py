@@ -116,9 +116,9 @@ def _gaps(status: "AgentStatus") -> str:
         return "none in the last 7 days that is not filled"
     count, seconds = sum(pbx.unfilled_gaps for pbx in blind), sum(pbx.unfilled_seconds for pbx in blind)
     told = f"{counted(count, 'gap')} of the last 7 days not filled, {length(seconds)} in all"
-    without = [pbx.name for pbx in blind if not pbx.sources]
+    without = [pbx.name for pbx in blind if not pbx.has_second_source]
     if not without:
-        return told
+        return f"{told}; why: edge-agent gaps backfill"
     names = f"PBX {without[0]}" if len(without) == 1 else f"{len(without)} PBXes"
     return f"{told}; no second source for {names}: edge-agent gaps list"
 
@@ -148,7 +148,7 @@ def _coverage(status: "AgentStatus") -> str:
 
 def _rank(pbx: "PbxHealth") -> int:
     covered = pbx.coverage
-    if not pbx.sources or covered is None:
+    if not pbx.has_second_source or covered is None:
         return 2
     if covered.trouble is not None:
         return 1
@@ -158,7 +158,7 @@ def _rank(pbx: "PbxHealth") -> int:
 def _covered(pbx: "PbxHealth", *, is_only: bool) -> str:
     of = "" if is_only else f"{pbx.name} "
     covered = pbx.coverage
-    if not pbx.sources:
+    if not pbx.has_second_source:
         return f"{of}NOT VERIFIED, since no second source is configured: docs/sources.md"
     if covered is None:
         return f"{of}no day verified yet"

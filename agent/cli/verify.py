@@ -141,7 +141,7 @@ def _keep(settings: "Settings", counts: "DayCounts", day: "Day", *, now: datetim
 
 def _say_trouble(pbx: "PbxSettings", day: "Day", trouble: str) -> None:
     note(f"edge-agent: {pbx.name}, {day.name}: it cannot be verified: {trouble}")
-    if not pbx.sources:
+    if not pbx.has_second_source:
         note("If Asterisk writes CDRs to a file, add below its [[pbx]] section (CEL and others: docs/sources.md):")
         for line in HOW_TO_ADD:
             note(line)

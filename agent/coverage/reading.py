@@ -25,7 +25,6 @@ from config.settings import SourceKind, SourceSettings
 
 log = logging.getLogger(__name__)
 
-TELLS_CALLS: Final = frozenset(SourceKind) - {SourceKind.QUEUE_LOG}
 _CEL: Final = frozenset({SourceKind.CEL_CSV, SourceKind.CEL_MARIADB})
 # Of a call that began, or was joined with another, so long before or after, all is read.
 BEFORE: Final = timedelta(hours=6)

@@ -15,7 +15,7 @@ from agent.calls.comparing import Difference, differences
 from agent.coverage.account import Account, SourceCall, ToldBySources, is_lonely
 from agent.coverage.days import Day
 from agent.coverage.errors import NotVerifiable
-from agent.coverage.reading import TELLS_CALLS, Reach, Rest, read_calls
+from agent.coverage.reading import Reach, Rest, read_calls
 from agent.sources.opening import PbxSources
 from agent.store.coverage import DayCounts
 from agent.store.moments import moment_of, moment_text
@@ -109,7 +109,7 @@ class Comparison:
 
 def sources_of(of: PbxSources) -> list[SourceSettings]:
     """Those that tell calls, the best first. Raises NotVerifiable if there is none."""
-    found = [source for source in of.pbx.sources if source.kind in TELLS_CALLS]
+    found = [source for source in of.pbx.sources if source.kind.tells_calls]
     if not found:
         raise NotVerifiable(f"PBX {of.pbx.name} has no second source that tells its calls")
     return sorted(found, key=lambda source: not source.kind.startswith("cel"))

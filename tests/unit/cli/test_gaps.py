@@ -115,7 +115,7 @@ def test_a_status_tells_how_far_a_source_was_read(site: LocalSite) -> None:
     keep_gaps(site, begin)
     fill(site, begin + 2 * MINUTE)
     lines = site.run("status").stdout.splitlines()
-    assert "gaps        2 gaps of the last 7 days not filled, 2 min in all" in lines
+    assert "gaps        2 gaps of the last 7 days not filled, 2 min in all; why: edge-agent gaps backfill" in lines
     assert (
         "sources     cdr-csv of main read until 58 min ago (7 records); 1 record set aside: edge-agent gaps rejects"
         in lines

@@ -167,6 +167,8 @@ def test_the_day_that_was_verified_last_is_told_and_what_is_missing_is_a_problem
 
     assert told(None) == "coverage    NOT VERIFIED, since no second source is configured: docs/sources.md"
     assert told(None, source) == "coverage    no day verified yet"
+    queue_log = SourceHealth(name="queue-log", kind="queue-log", place="/queue_log")
+    assert told(None, queue_log) == told(None)
     assert told(day, source) == "coverage    2026-11-21: 1,204 calls of the PBX's 1,204, nothing missing"
     lost = day.model_copy(update={"missing": 4, "held": 1200})
     assert told(lost, source) == "coverage    2026-11-21: 1,200 calls of the PBX's 1,204, 4 missing: edge-agent verify"
