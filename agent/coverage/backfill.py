@@ -75,6 +75,9 @@ def _why_not(source: SourceSettings, reach: Reach, stretch: Stretch, *, now: dat
         return f"{source.called} holds no record around that time"
     if not reach.reaches(stretch.from_at):
         return f"{source.called} does not reach back so far: its first record is from {_text(reach.first_at)}"
+    if reach.nameless:
+        nameless = f"{source.called} holds {reach.nameless} CDRs around that time that bear no id"
+        return f"{nameless}: loguniqueid = yes in cdr.conf"
     if reach.last_at < stretch.to_at:
         # A PBX that writes nothing down any more would look like one without calls.
         return f"{source.called} tells nothing later yet: its last record is from {_text(reach.last_at)}"
