@@ -42,9 +42,18 @@ async def serving(
     **options: Any,  # Any: uvicorn's
 ) -> AsyncIterator[None]:
     """Answer on the sockets while the block runs; `spawn` starts the server's task."""
+    # What clients do wrong is theirs: they are told, and the log is not theirs to fill.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     server = _Server(
         uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=1, **options
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            proxy_headers=False,
+            timeout_graceful_shutdown=1,
+            **options,
         )
     )
     done = spawn(server.serve(sockets=list(sockets)))

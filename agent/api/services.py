@@ -147,6 +147,8 @@ class ServicesApi:
         if call_sid is not None:
             self._check(await self._desk.read(call_sid), service)
         self._places.check(service.name)
+        if request.method == "HEAD":
+            return Response(media_type=events.MEDIA_TYPE)
 
         def allowed(change: Change) -> bool:
             return tenant_allowed(change.tenant) and call_sid in {None, change.call_sid}

@@ -74,6 +74,12 @@ async def test_who_resumes_where_nothing_is_known_is_told_to_read_again(api: Run
         assert told == [("resync", "{}")]
 
 
+async def test_who_asks_for_the_head_of_the_stream_is_not_kept_waiting(api: RunningApi) -> None:
+    answer = await (await api.client("dialogue", "acme")).head("/v1/events")
+
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+
+
 async def test_streams_of_one_tenant_and_one_call_tell_no_others(api: RunningApi) -> None:
     service = await api.client("recorder")
     start, other = api.site.desk.changes.latest, facts(2, tenant="globex")
