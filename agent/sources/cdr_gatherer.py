@@ -1,7 +1,7 @@
 """CDRs of a file or a table, gathered by call. A call of which nothing more came for a while has been told wholly."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
 from typing import Final
@@ -107,13 +107,17 @@ class CdrGatherer:
             self._reader, self._row_columns = CdrReader(self._zone, columns), columns
         return self._reader.row_of(list(data.values()))
 
-    def take_calls(self, *, seconds: float, is_at_end: bool) -> list[GatheredCall]:
-        """Calls that are quiet: for the source's own clock while it is caught up with, else for ours."""
+    def take_calls(self, *, seconds: float, is_at_end: bool) -> Iterator[GatheredCall]:
+        """Calls that are quiet: for the source's own clock while it is caught up with, else for ours.
+
+        Each is made when it is asked for, so that there may be thousands.
+        """
         quiet = [key for key, call in self._calls.items() if self._is_quiet(call, seconds, is_at_end=is_at_end)]
         if len(self._calls) - len(quiet) > MAX_GATHERED:
             quiet = list(self._calls)[: len(self._calls) - MAX_GATHERED // 2]
-        told = (self._told(key, self._calls.pop(key)) for key in quiet)
-        return [call for call in told if call is not None]
+        for key in quiet:
+            if (call := self._told(key, self._calls.pop(key))) is not None:
+                yield call
 
     def _is_quiet(self, call: _Gathered, seconds: float, *, is_at_end: bool) -> bool:
         if is_at_end:

@@ -36,6 +36,7 @@ Opener = Callable[[dict[str, Any] | None, datetime], Source]  # Any: JSON
 
 _SLICE: Final = 200  # calls in one transaction, at most
 _AT_ONCE: Final = 100  # records, some milliseconds
+_TOLD_AT_ONCE: Final = 20  # calls, some milliseconds
 _MAX_HELD: Final = 2000  # beyond it reading waits
 # The live feed shall have told a call first; it does so within milliseconds unless it is very busy.
 _HOLD_SECONDS: Final = 3.0
@@ -184,7 +185,10 @@ class Follower:
             self._at_end_at = looked_at
         status.records, status.rejects = self._mark.records, self._mark.rejects
         seconds = self._monotonic()
-        for call in self._gatherer.take_calls(seconds=seconds, is_at_end=look.is_at_end):
+        taken = self._gatherer.take_calls(seconds=seconds, is_at_end=look.is_at_end)
+        for number, call in enumerate(taken):
+            if number % _TOLD_AT_ONCE == 0:
+                await asyncio.sleep(0)
             is_old = self._now() - call.end_time > _LONG_AGO
             self._held.append(_Held(call, seconds if is_old else seconds + _HOLD_SECONDS))
 

@@ -1,5 +1,6 @@
 """From records of a source to calls: what belongs to one call is kept together until the source has told all of it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -56,7 +57,7 @@ class Gatherer(Protocol):
         """The next record; why it is none, if it is none."""
         ...
 
-    def take_calls(self, *, seconds: float, is_at_end: bool) -> list[GatheredCall]:
+    def take_calls(self, *, seconds: float, is_at_end: bool) -> Iterable[GatheredCall]:
         """Calls that have been told wholly by now, `seconds` on a clock that only goes forward."""
         ...
 

@@ -1,5 +1,6 @@
 """A source that is followed beside a real database: what comes of its records, whatever stops the reader."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import partial
@@ -303,3 +304,27 @@ async def test_a_gap_whose_records_were_set_aside_is_not_filled(world: World, he
     world.append(line(number + 2))
     await world.run()
     assert await world.rows("SELECT filled_by FROM gap") == [(None,)]
+
+
+async def test_others_have_their_turn_while_many_calls_are_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = 0
+    real = cdr_calls.call_of
+
+    def counted(*told: Any, **more: Any) -> Any:  # Any: those of call_of
+        nonlocal made
+        made += 1
+        return real(*told, **more)
+
+    async def watch() -> int:
+        most = before = 0
+        while True:
+            await asyncio.sleep(0)
+            most, before = max(most, made - before), made
+            if made == 500:
+                return most
+
+    monkeypatch.setattr("agent.sources.cdr_gatherer.call_of", counted)
+    world.append(*(line(number % 9, seconds=1).replace(f'.{number % 9}"', f'.{number}"') for number in range(500)))
+    watching = asyncio.create_task(watch())
+    await world.run()
+    assert await watching <= 20
