@@ -7,15 +7,22 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import pytest
 
-from agent.client import AsyncEdgeClient, Event
+from agent.client import AsyncEdgeClient
 from agent.simulator.manager import Account
 from agent.simulator.scenarios import plan_calls
 from agent.simulator.server import Simulator
 from tests.agent_process import AgentProcess
+from tests.integration.daemon.test_daemon import eventually
+from tests.valkey_server import PASSWORD, USER, Valkey, valkey, valkey_server
+
+__all__ = ["valkey", "valkey_server"]
+
+T = TypeVar("T")
 
 SETTINGS = """
 site = "istanbul-1"
@@ -86,6 +93,39 @@ async def test_a_service_resumes_after_a_kill_and_what_it_sent_meanwhile_is_done
         await events.aclose()
 
 
+async def test_beside_a_shared_valkey_services_by_http_and_by_redis_hear_each_other(
+    valkey: Valkey, tmp_path: Path
+) -> None:
+    home = f'[live]\nurl = "{valkey.unix_url}"\nusername = "{USER}"\npassword = "{PASSWORD}"\n'
+    async with Simulator(account=Account("sentiric", SECRET), pace=5) as simulator:
+        agent = AgentProcess(tmp_path, SETTINGS.format(port=simulator.port, secret=SECRET) + home)
+        await asyncio.to_thread(agent.start)
+        try:
+            token = await Stage(simulator, agent).token("dialogue", "--all-tenants")
+            async with AsyncEdgeClient(tmp_path / "run" / "services.sock", token=token) as service:
+                start = await service.now()
+                simulator.place(next(plan_calls(3)))
+                call = await _next(service.new_calls(after=start))
+                await service.say(call.call_sid, "caller", "by HTTP")
+                key = f"smcp:{call.tenant_id}:call:{call.call_sid}"
+                await eventually(lambda: b"by HTTP" in valkey.say("GET", key), what="what was said in Valkey")
+                answer = valkey.say("GET", key)
+                context = json.loads(answer[answer.index(b"{") :])
+                context["interaction_history"].append({"id": "r-1", "text": "by Redis"})
+                context["revision"] += 1
+                told = {name: context[name] for name in ("call_sid", "revision", "state")}
+                valkey.say("SET", key, json.dumps(context), "KEEPTTL")
+                valkey.say("PUBLISH", f"smcp:{call.tenant_id}:changes", json.dumps(told))
+
+                async def heard() -> bool:
+                    said = [entry["text"] for entry in (await service.context(call.call_sid)).interactions]
+                    return said == ["by HTTP", "by Redis"]
+
+                await eventually(heard, what="what was written by Redis")
+        finally:
+            await asyncio.to_thread(agent.stop)
+
+
 async def test_the_operator_adds_lists_and_removes_services_with_and_without_a_running_agent(stage: Stage) -> None:
     def command(*arguments: str) -> tuple[int, str, str]:
         done = stage.agent.command("services", *arguments)
@@ -122,5 +162,5 @@ async def test_the_operator_adds_lists_and_removes_services_with_and_without_a_r
     assert token not in stage.agent.log()
 
 
-async def _next(events: AsyncIterator[Event]) -> Event:
-    return await anext(events)
+async def _next(values: AsyncIterator[T]) -> T:
+    return await anext(values)
