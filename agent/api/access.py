@@ -47,7 +47,7 @@ class Access:
 
     def still_holds(self, service: Service) -> bool:
         """Whether nobody has taken its rights away since it came."""
-        return service is self._on_socket or any(service is each for each in self._by_hash.values())
+        return service == self._on_socket or service in self._by_hash.values()
 
 
 class Places:
@@ -64,8 +64,7 @@ class Places:
 
     @contextmanager
     def taken(self, service: str) -> Iterator[None]:
-        """Hold one. Raises Refusal if none is left."""
-        self.check(service)
+        """Hold one, after `check`."""
         self._taken[service] += 1
         try:
             yield

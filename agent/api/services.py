@@ -121,11 +121,9 @@ class ServicesApi:
         allowed = self._allowed(request, service)
         seconds = _seconds(request)
         after = _text(request, "after") or self._desk.changes.latest
+        self._places.check(service.name)
         with self._places.taken(service.name):
-            found = await self._unless_gone(
-                request,
-                self._desk.next_call(allowed, after, seconds),
-            )
+            found = await self._unless_gone(request, self._desk.next_call(allowed, after, seconds))
         if found is None:
             return _json({"call": None, "after": after})
         context, after = found
@@ -237,7 +235,7 @@ class ServicesApi:
             return service.sees
         if not service.sees(tenant):
             raise forbidden("tenant_forbidden", "this tenant is none of the service's", field="tenant")
-        return tenant.__eq__
+        return lambda found: found == tenant
 
     async def _context_of(self, request: Request, service: Service) -> CallContext:
         return self._check(await self._desk.read(request.path_params["sid"]), service)

@@ -98,6 +98,46 @@ async def test_a_tenant_that_is_not_the_services_is_refused_whether_there_is_one
             assert (answer.status_code, told["code"], told["field"]) == (403, "tenant_forbidden", "tenant")
 
 
+async def test_asked_for_one_tenant_nothing_tells_of_calls_that_no_tenant_has_yet(api: RunningApi) -> None:
+    service = await api.client("dialogue", "acme")
+    start = api.site.desk.changes.latest
+    await api.site.begin(facts(8, tenant=None), facts(9))
+
+    listed = (await service.get("/v1/calls?tenant=acme")).json()["calls"]
+    following = (await service.get(f"/v1/calls/next?tenant=acme&wait=0&after={start}")).json()
+    text = ""
+    async with service.stream("GET", "/v1/events?tenant=acme", headers={"Last-Event-ID": start}) as stream:
+        async for piece in stream.aiter_text():
+            text += piece
+            if facts(9).call_sid in text:
+                break
+
+    assert [call["call_sid"] for call in listed] == [CALL.call_sid, facts(9).call_sid]
+    assert following["call"]["call_sid"] == facts(9).call_sid
+    assert [json.loads(data)["call_sid"] for _, data in events_of(text)] == [facts(9).call_sid]
+
+
+async def test_a_stream_goes_on_while_other_services_come_and_go(api: RunningApi) -> None:
+    service = await api.client("dialogue", "acme")
+    async with service.stream("GET", "/v1/events") as stream:
+        pieces = stream.aiter_text()
+        await anext(pieces)
+        await api.add("other", "acme")
+        await api.remove("other")
+        await api.site.say(CALL, "a")
+        await api.site.end(CALL)
+        told = [piece async for piece in _until(pieces, "call.ended")]
+
+    assert "context.changed" in "".join(told)
+
+
+async def _until(pieces: AsyncIterator[str], wanted: str) -> AsyncIterator[str]:
+    async for piece in pieces:
+        yield piece
+        if wanted in piece:
+            return
+
+
 async def test_a_call_that_moves_to_a_services_tenant_begins_for_it_then(api: RunningApi) -> None:
     service = await api.client("dialogue", "acme")
     after = (await service.get("/v1/calls/next?wait=0")).json()["after"]
