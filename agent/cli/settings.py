@@ -29,7 +29,14 @@ def load(file: Path, environ: Mapping[str, str] | None = None) -> "Settings":
     from config.load import load_settings
 
     _must_exist(file)
-    return load_settings(file, _with_credentials(file, os.environ if environ is None else environ))
+    settings = load_settings(file, _with_credentials(file, os.environ if environ is None else environ))
+    if any(source.columns for pbx in settings.pbx for source in pbx.sources):
+        from agent.sources.columns import column_problems
+
+        problems = list(column_problems(settings))
+        if problems:
+            raise ConfigError("\n".join(f"{file}: {problem}" for problem in problems))
+    return settings
 
 
 def load_to_look(file: Path, environ: Mapping[str, str] | None = None) -> "Settings":

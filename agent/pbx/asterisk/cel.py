@@ -38,6 +38,8 @@ _ALIASES: Final = {
     "acctcode": "accountcode", "eventname": "eventtype", "calleridname": "cid_name", "calleridnum": "cid_num",
 }  # fmt: skip
 _NEEDED: Final = frozenset({"eventtype", "eventtime", "uniqueid"})
+# Columns that are there and tell nothing we need, and a place to be passed over.
+_UNUSED: Final = frozenset({"", "-", "id", "amaflags", "tenantid", "sequence", "peeraccount", "uniquebase"})
 _MAX_ID_LENGTH: Final = 150  # Asterisk's own limit
 # The years 2000 to 2100: what lies outside is no time of an event.
 _OLDEST: Final = 946_684_800.0
@@ -189,3 +191,14 @@ def _extra(text: str) -> Mapping[str, Any] | None:
     except orjson.JSONDecodeError:
         return None
     return told if isinstance(told, dict) else None
+
+
+def strange_columns(columns: Iterable[str]) -> str | None:
+    """What is wrong with columns as the settings name them; None if a reader can work with them."""
+    names = [_ALIASES.get(name, name) for name in (column.strip().lower() for column in columns)]
+    strange = sorted(set(names) - set(CEL_COLUMNS) - _UNUSED)
+    if strange:
+        known = ", ".join(sorted(CEL_COLUMNS))
+        return f"{strange[0]!r} is no column; there are {known}, and - for one to be passed over"
+    missing = sorted(_NEEDED - set(names))
+    return f"the column {missing[0]} has to be among them" if missing else None

@@ -3,6 +3,8 @@
 import json
 import tomllib
 
+import pytest
+
 from agent.cli.faults import ExitCode
 from tests.unit.cli.local_site import SECRET, SETTINGS, LocalSite
 
@@ -37,3 +39,32 @@ def test_shown_settings_hold_no_secret_and_are_toml_again(site: LocalSite) -> No
     told = site.run("config", "show", "--json").stdout
     assert SECRET not in told
     assert json.loads(told)["pbx"][0]["secret"] == "********"
+
+
+def with_columns(kind: str, columns: str) -> str:
+    """Settings with a source of these columns."""
+    named = json.dumps(columns.split())
+    source = f'[[pbx.sources]]\nkind = "{kind}"\npath = "a.csv"\ncolumns = {named}\n\n'
+    return SETTINGS.replace("[[tenancy.rules]]", source + "[[tenancy.rules]]", 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "said"),
+    [
+        ("cdr-csv", "start dispostion", "'dispostion' is no column; there are "),
+        ("cdr-csv", "start src", "the columns start and disposition have to be among them"),
+        ("cel-csv", "eventtype eventtime unique_id", "'unique_id' is no column; there are "),
+        ("cel-csv", "eventtype eventtime", "the column uniqueid has to be among them"),
+    ],
+)
+def test_columns_that_no_reader_knows_are_refused(site: LocalSite, kind: str, columns: str, said: str) -> None:
+    site.write(with_columns(kind, columns))
+    result = site.run("config", "check", "--json")
+    assert result.exit_code == ExitCode.ERROR
+    (problem,) = json.loads(result.stdout)["problems"]
+    assert problem.startswith(f"{site.file}: pbx[0].sources[0].columns: {said}")
+
+
+def test_columns_may_be_passed_over_and_have_the_names_of_asterisks_examples(site: LocalSite) -> None:
+    site.write(with_columns("cel-csv", "eventtype eventtime - channame uniqueid linkedid"))
+    assert site.run("config", "check").exit_code == ExitCode.OK
