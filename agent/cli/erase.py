@@ -1,6 +1,5 @@
 """`edge-agent erase`: takes a person out of everything that this site keeps, and tells the centre."""
 
-import asyncio
 import getpass
 import json
 import os
@@ -111,6 +110,8 @@ def _steps(settings: "Settings", asked: Progress, *, file_settings: Callable[[],
     try:
         yield from agent.follow_told("/v1/erase", json.dumps(asked).encode())
     except NotRunning:
+        import asyncio
+
         yield from asyncio.run(_without_agent(file_settings(), **asked))
 
 
