@@ -2,10 +2,13 @@
 
 `secure` makes them after every migration; running it again changes nothing. The group roles belong to the whole server,
 everything else to the database. Functions name their tables with the schema and search nowhere else: a temporary table
-of the same name, which any login may make, must not take the place of ours.
+of the same name, which any login may make, must not take the place of ours. Nor may anybody make operators or functions
+where the owner's statements look for theirs: they would run with the owner's rights. Databases made before PostgreSQL 15
+let everybody do so.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import asyncpg
 
@@ -80,12 +83,22 @@ _RIGHTS = f"""
 GRANT USAGE ON SCHEMA {{schema}} TO {_ALL};
 GRANT SELECT ON {{schema}}.alembic_version, {{schema}}.centre, {{schema}}.bound_role, {{schema}}.tenant TO {_ALL};
 GRANT SELECT ON {{schema}}.call, {{schema}}.task, {{schema}}.interaction TO {READER};
-GRANT SELECT, INSERT, UPDATE, DELETE ON {{schema}}.call, {{schema}}.task, {{schema}}.interaction TO {_WRITERS};
+GRANT SELECT, DELETE ON {{schema}}.call, {{schema}}.task, {{schema}}.interaction TO {_WRITERS};
 GRANT SELECT, UPDATE ({_SITE_COLUMNS}) ON {{schema}}.site TO {_WRITERS};
 GRANT SELECT ON {{schema}}.site_tenant TO {_WRITERS};
 GRANT SELECT, INSERT, UPDATE (used_at, revoked_at) ON {{schema}}.credential TO {HUB};
 GRANT SELECT, UPDATE (used_at) ON {{schema}}.enrolment_code TO {HUB};
 GRANT INSERT ON {{schema}}.audit TO {HUB};
+"""
+
+# Without their ids: whoever chose them could take those that calls of other sites are going to have.
+_MAY_SET = """
+SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
+WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped AND attname <> 'id'
+"""
+_OPEN_SCHEMAS = """
+SELECT quote_ident(name) FROM unnest(current_schemas(false)) AS name
+WHERE has_schema_privilege($1::name, name, 'CREATE')
 """
 
 _WHO = """
@@ -100,8 +113,8 @@ FROM pg_roles AS role, pg_class AS call WHERE role.rolname = current_user AND ca
 async def secure(connection: asyncpg.Connection) -> None:
     """Make roles, rights and policies as the owner of the tables.
 
-    Raises UplinkRefused with the SQL to run if roles are missing and this login may not make them; until then nobody
-    but the owner sees anything.
+    Raises UplinkRefused with the SQL to run if roles are missing, or everybody may make functions in the schema, and
+    this login may not change that; until then nobody but the owner sees anything.
     """
     missing = await _make_roles(connection)
     if missing:
@@ -110,6 +123,7 @@ async def secure(connection: asyncpg.Connection) -> None:
             "the tables are up to date, but the roles that keep sites apart are missing and this database user may not "
             f"make them; let an administrator of the server run: {statements} Then run `edge-hub migrate` again"
         )
+    await _close_schemas(connection)
     schema = await connection.fetchval(
         "SELECT quote_ident(relnamespace::regnamespace::text) FROM pg_class WHERE oid = 'call'::regclass"
     )
@@ -124,6 +138,12 @@ async def secure(connection: asyncpg.Connection) -> None:
                 clauses.append(f"WITH CHECK ({(written or seen).format(schema=schema, table=table)})")
             await connection.execute(" ".join(clauses))
         await connection.execute(_RIGHTS.format(schema=schema))
+        for table in ("call", "task", "interaction"):
+            columns = await connection.fetchval(_MAY_SET, f"{schema}.{table}")
+            await connection.execute(
+                f"REVOKE INSERT, UPDATE ON {schema}.{table} FROM {_WRITERS};"
+                f" GRANT INSERT ({columns}), UPDATE ({columns}) ON {schema}.{table} TO {_WRITERS}"
+            )
 
 
 async def unguarded(connection: asyncpg.Connection) -> str | None:
@@ -143,6 +163,21 @@ async def require_hub(connection: asyncpg.Connection) -> None:
     who = await connection.fetchrow(_WHO)
     if who is None or not who["is_hub"]:
         raise UplinkRefused(f"this database user is not in the hub's group; run as the owner: GRANT {HUB} TO it")
+
+
+async def _close_schemas(connection: asyncpg.Connection) -> None:
+    """Let nobody but owners make anything where names are looked for. Raises UplinkRefused with the SQL to run."""
+    for (schema,) in await connection.fetch(_OPEN_SCHEMAS, SITE):
+        with suppress(asyncpg.InsufficientPrivilegeError):
+            async with connection.transaction():
+                await connection.execute(f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC")
+    still = [f"REVOKE CREATE ON SCHEMA {row[0]} FROM PUBLIC;" for row in await connection.fetch(_OPEN_SCHEMAS, SITE)]
+    if still:
+        raise UplinkRefused(
+            "the tables are up to date, but everybody may make functions beside them, which would then run with the "
+            f"rights of others; let an administrator of the server run in this database: {' '.join(still)} Then run "
+            "`edge-hub migrate` again"
+        )
 
 
 async def _make_roles(connection: asyncpg.Connection) -> list[str]:

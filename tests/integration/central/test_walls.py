@@ -116,6 +116,15 @@ async def test_the_own_is_written(thief: asyncpg.Connection) -> None:
     assert await thief.execute(insert("istanbul:main:9.1", 1, "istanbul")) == "INSERT 0 1"
 
 
+async def test_nobody_takes_the_ids_that_calls_of_others_will_have(thief: asyncpg.Connection) -> None:
+    chosen = (
+        insert("istanbul:main:9.1", 1, "istanbul").replace("(call_sid,", "(id, call_sid,").replace("('ist", "(99, 'ist")
+    )
+    for statement in (chosen, "UPDATE call SET id = 99", "UPDATE task SET id = 99", "UPDATE interaction SET id = 99"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied"):
+            await thief.execute(statement)
+
+
 ON_ROWS_OF_OTHERS = (
     "UPDATE call SET caller_name = 'x' WHERE site = 'ankara'",
     "DELETE FROM call WHERE site = 'ankara'",
@@ -367,6 +376,29 @@ async def test_without_the_right_to_make_roles_the_sql_is_told(central_database:
         async with connection.transaction():
             with pytest.raises(UplinkRefused, match="run: CREATE ROLE sentiric_hub NOLOGIN; CREATE ROLE sentiric_site"):
                 await secure(connection)
+    finally:
+        await connection.close()
+        await central_database.execute(f"DROP ROLE {role}")
+
+
+async def test_a_schema_open_to_all_as_before_postgresql_15_is_closed(world: World) -> None:
+    async with world.database.connection() as owner:
+        await owner.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+        await secure(owner)
+
+    async with world.session(world.istanbul) as connection:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied for schema public"):
+            await connection.execute("CREATE FUNCTION public.f(a varchar, b varchar) RETURNS bool RETURN true")
+
+
+async def test_who_may_not_close_the_schema_is_told_the_sql(central_database: PostgresDatabase) -> None:
+    role = f"owner_{next(_numbers)}"
+    await central_database.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT CREATE ON SCHEMA public TO PUBLIC")
+    server = central_database.server
+    connection = await asyncpg.connect(f"postgresql://{role}:x@{server.host}:{server.port}/{central_database.name}")
+    try:
+        with pytest.raises(UplinkRefused, match="run in this database: REVOKE CREATE ON SCHEMA public FROM PUBLIC; "):
+            await secure(connection)
     finally:
         await connection.close()
         await central_database.execute(f"DROP ROLE {role}")
