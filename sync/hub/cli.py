@@ -19,6 +19,7 @@ from sync.hub.options import (
     TlsCaFile,
     address_of,
     ago,
+    plain,
     print_json,
     print_table,
     run,
@@ -86,7 +87,7 @@ def status(
     if refused:
         typer.echo("\nSent away last:")
         for told in refused:
-            typer.echo(f"  {told}")
+            typer.echo(f"  {plain(told)}")
     typer.echo()
     _print_tenants(found.tenants)
 

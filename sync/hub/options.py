@@ -48,13 +48,19 @@ def run(work: Coroutine[Any, Any, Answer]) -> Answer:  # Any: what a coroutine i
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, if_empty: str) -> None:
-    """Rows below their heads, in columns."""
+    """Rows below their heads, in columns. What machines told of themselves cannot steer the terminal."""
     if not rows:
         typer.echo(if_empty)
         return
+    rows = [tuple(plain(cell) for cell in row) for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
     for row in (head, *rows):
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def plain(text: str) -> str:
+    """The text without what a terminal would obey."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
 def print_json(value: object) -> None:

@@ -245,3 +245,17 @@ def test_an_owner_who_may_not_make_users_migrates_and_is_told_what_an_administra
     assert "`edge-hub sites disable` keeps the site out at once" in told("sites", "revoke", "istanbul")
     assert "can set a new password" in told("sites", "rotate", "istanbul")
     asyncio.run(empty_database.execute(f"DROP ROLE {quoted(f'{role}-site')}; REASSIGN OWNED BY {name} TO postgres"))
+
+
+def test_what_a_machine_tells_of_itself_does_not_steer_the_terminal(
+    operator: Operator, central_database: PostgresDatabase
+) -> None:
+    operator.runs("sites", "add", "istanbul", "--tenant", "acme")
+    told = "agent_version = E'1\\a\\r', lease_until = now(), holder_host = E'a\\nb', refused_host = E'c\\a'"
+    asyncio.run(central_database.execute(f"UPDATE site SET refused_at = now(), refused_why = 'fenced', {told}"))
+
+    shown = operator.runs("status").stdout
+
+    assert "\ufffd" in shown
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert "a\ufffdb" in shown
