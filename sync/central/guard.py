@@ -3,8 +3,8 @@
 `secure` makes them after every migration; running it again changes nothing. The group roles belong to the whole server,
 everything else to the database. Functions name their tables with the schema and search nowhere else: a temporary table
 of the same name, which any login may make, must not take the place of ours. Nor may anybody make operators or functions
-where the owner's statements look for theirs: they would run with the owner's rights. Databases made before PostgreSQL 15
-let everybody do so.
+where the owner's statements look for theirs: they would run with the owner's rights. Databases made before PostgreSQL
+15 let everybody do so.
 """
 
 from collections.abc import Sequence
