@@ -1,6 +1,10 @@
 """uvicorn's HTTP/1.1 with bounds it lacks: on connections, and on the time until a request's headers are there."""
 
 import asyncio
+import socket
+from asyncio import sslproto
+from typing import Any, Final
+from weakref import WeakSet
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -11,6 +15,40 @@ _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
     b"Content-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n%b" % (len(_TOLD), _TOLD)
 )
+# So many more than may stay are let in to be told so; what comes beyond them is closed unheard.
+_TOLD_AT_ONCE: Final = 64
+# What asyncio sets aside for a TLS connection to receive into, whether or not anything ever comes: a little more than
+# the longest TLS record instead of its 256 KiB, which two thousand idle sites would make half a gibibyte.
+_TLS_BUFFER_BYTES: Final = 32 * 1024
+
+
+class BoundedListener(socket.socket):
+    """Accepts no more connections than there may be, counted before TLS, of which the protocol hears only afterwards.
+
+    `accepted` may be shared by several listeners.
+    """
+
+    def __init__(self, listener: socket.socket, limits: Limits, accepted: WeakSet[socket.socket]) -> None:
+        super().__init__(fileno=listener.detach())
+        self._most = limits.connections + _TOLD_AT_ONCE
+        self._accepted = accepted
+
+    def accept(self) -> tuple[socket.socket, Any]:  # Any: an address, as the family has it
+        """The next connection; raises ConnectionAbortedError, which event loops pass over, if it is one too many."""
+        connection, address = super().accept()
+        if len(self._accepted) >= self._most:
+            for gone in [one for one in self._accepted if one.fileno() < 0]:
+                self._accepted.discard(gone)
+        if len(self._accepted) >= self._most:
+            connection.close()
+            raise ConnectionAbortedError
+        self._accepted.add(connection)
+        return connection, address
+
+
+def spare_memory_for_tls() -> None:
+    """Let TLS connections made from now on, in this process, set aside little."""
+    sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES
 
 
 def bounded_protocol(limits: Limits) -> type[H11Protocol]:

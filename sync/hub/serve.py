@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakSet
 
 import uvicorn
 
@@ -20,7 +21,7 @@ from sync.central.connection import CentralAddress
 from sync.central.database import CentralDatabase
 from sync.errors import SyncError, UplinkUnavailable
 from sync.hub.app import LOCAL_NETWORKS, Hub, Network, make_app
-from sync.hub.connections import bounded_protocol
+from sync.hub.connections import BoundedListener, bounded_protocol, spare_memory_for_tls
 from sync.hub.limits import Limits
 from sync.hub.pool import Pool
 
@@ -104,6 +105,7 @@ async def prepare(address: CentralAddress, settings: ServeSettings, notifier: No
     limits = settings.limits
     sys.setrecursionlimit(max(sys.getrecursionlimit(), _NESTING))
     tls = _tls_context(settings.tls) if settings.tls else None
+    spare_memory_for_tls()
     pool = Pool(
         lambda: CentralDatabase(
             address, application_name="edge-hub", max_records=limits.batch_records, max_bytes=limits.batch_bytes
@@ -114,7 +116,8 @@ async def prepare(address: CentralAddress, settings: ServeSettings, notifier: No
     )
     try:
         await _check_role(pool, notifier)
-        listening = _listen_on(settings.listen)
+        accepted: WeakSet[socket.socket] = WeakSet()
+        listening = [BoundedListener(one, limits, accepted) for one in _listen_on(settings.listen)]
     except BaseException:
         await pool.close()
         raise

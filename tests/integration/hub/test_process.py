@@ -187,6 +187,33 @@ async def test_a_renewed_certificate_is_taken_up_and_a_broken_one_is_not(
         assert await _name_shown(hub.port, trusted) == "new"
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program")
+async def test_connections_that_never_begin_with_tls_cost_little_and_are_bounded(
+    hub_address: CentralAddress, tmp_path: Path
+) -> None:
+    files = TlsFiles(tmp_path / "hub.pem", tmp_path / "hub.key")
+    _make_certificate(files, "hub")
+    options = ("--tls-cert", str(files.certificate), "--tls-key", str(files.key), "--max-clients", "300")
+    async with hub_process(hub_address.dsn, *options) as hub:
+        before = hub.peak_bytes()
+        held = [await asyncio.open_connection("127.0.0.1", hub.port) for _ in range(400)]
+        closed = {asyncio.create_task(reader.read()) for reader, _ in held}
+        async with asyncio.timeout(20):
+            while sum(task.done() for task in closed) < 400 - 300 - 64:
+                await asyncio.wait([task for task in closed if not task.done()], return_when=asyncio.FIRST_COMPLETED)
+        grown = hub.peak_bytes() - before
+        for _, writer in held:
+            writer.transport.abort()
+        for task in closed:
+            task.cancel()
+        await asyncio.gather(*closed, return_exceptions=True)
+        trusting = ssl.create_default_context(cafile=files.certificate)
+        async with httpx.AsyncClient(verify=trusting, trust_env=False) as client:
+            assert (await client.get(f"https://127.0.0.1:{hub.port}/health")).status_code == 200
+
+    assert grown < 300 * 100 * 1024, f"grown by {grown >> 20} MiB"
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
