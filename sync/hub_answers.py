@@ -107,7 +107,7 @@ def explain(answer: Answer, *, label: str, now: Callable[[], datetime] = lambda:
             return UplinkUnavailable(said or f"{label} answers with {answer.status}", retry_after_seconds=wait)
 
 
-_ENROL: Final = "have the centre make a new enrolment code and run edge-agent enroll; calls are kept meanwhile"
+_ENROL: Final = "have the centre make a new enrolment code and run edge-agent enroll --replace; calls are kept meanwhile"
 
 
 def retry_after(headers: Mapping[str, str], *, now: datetime) -> float | None:
@@ -161,7 +161,7 @@ def _of_certificate(exc: ssl.SSLCertVerificationError) -> str:
         return f"{said}; have it renewed, unless this machine's clock is wrong ({datetime.now(UTC):%Y-%m-%d %H:%M} UTC)"
     if "Hostname mismatch" in said or "IP address mismatch" in said:
         return f"{said}; use the name it is for in the address"
-    return f"{said}; if its authority is one of your own, name that one in tls_ca_file"
+    return f"{said}; if its authority is one of your own, name that one in tls_ca_file (enroll: --ca)"
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:

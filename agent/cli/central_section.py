@@ -5,7 +5,7 @@ import re
 import tempfile
 import tomllib
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -40,9 +40,19 @@ class CentralSection:
             raise CommandFailed(f"{self.url} is no hub; write https://hub.example")
         return central
 
+    def completed_by(self, present: "CentralSettings | None") -> "CentralSection":
+        """With the authority that the settings name for this hub already, unless another was given."""
+        if present is None or self.tls_ca_file is not None or present.url != self.as_settings().url:
+            return self
+        return replace(self, tls_ca_file=present.tls_ca_file)
+
+    def is_said_by(self, present: "CentralSettings | None") -> bool:
+        """Whether these settings lead to the same hub."""
+        return present is not None and (present.url, present.tls_ca_file) == (self.as_settings().url, self.tls_ca_file)
+
     def refuse_another(self, present: "CentralSettings | None") -> None:
         """Raise CommandFailed if the settings name another centre."""
-        if present is not None and not self._is_said_by(present):
+        if present is not None and not self.is_said_by(present):
             raise CommandFailed(
                 f"{self.file} names another centre, {present.address}; --replace puts this in its place"
             )
@@ -57,7 +67,7 @@ class CentralSection:
             central = Settings.model_validate(
                 {"site": "any", "central": present}, context={"directory": self.file.absolute().parent}
             ).central
-            if central is not None and self._is_said_by(central):
+            if self.is_said_by(central):
                 return False
             if not replace:
                 raise CommandFailed(f"{self.file} has a section [central] already; --replace puts this in its place")
@@ -77,9 +87,6 @@ class CentralSection:
         if self.tls_ca_file is not None:
             members["tls_ca_file"] = str(self.tls_ca_file)
         return members
-
-    def _is_said_by(self, central: "CentralSettings") -> bool:
-        return (central.url, central.tls_ca_file) == (self.as_settings().url, self.tls_ca_file)
 
 
 def _without_central(text: str) -> str:

@@ -58,14 +58,16 @@ def enroll(
     settings = load_to_look(file)
     if site is not None and site != settings.site:
         raise CommandFailed(f"the settings say that this is site {settings.site!r}, not {site!r}")
-    section = CentralSection(file, url=url, tls_ca_file=ca.absolute() if ca else None)
-    wanted = section.as_settings()
+    section = CentralSection(file, url=url, tls_ca_file=ca.absolute() if ca else None).completed_by(settings.central)
     credential_file = _credential_file(settings)
     if not replace:
         section.refuse_another(settings.central)
         if credential_file.exists():
             raise CommandFailed(f"this site is enrolled already ({credential_file}); --replace takes a new credential")
-    address = address_of(wanted, credential_file=credential_file)
+    # What else the settings say of this hub, as its proxy, leads there now as it does later.
+    present = settings.central
+    central = present if present is not None and section.is_said_by(present) else section.as_settings()
+    address = address_of(central, credential_file=credential_file)
     address.tls()
     plain = _code_of(code)
     with _new_secret(credential_file) as keep:  # before the code is used up
@@ -168,33 +170,34 @@ def _check(settings: "Settings", address: "HubAddress", *, needs_restart: bool) 
     import asyncio
 
     if not needs_restart:
-        try:
-            _greet_by_agent(settings)
-            return {"checked": "by the agent"}
-        except NotRunning:
-            pass
+        with suppress(NotRunning):
+            if _greet_by_agent(settings, address):
+                return {"checked": "by the agent"}
     asyncio.run(_ask_hub(address))
     return {"checked": "restart" if _is_running(settings) else "here"}
 
 
-def _greet_by_agent(settings: "Settings") -> None:
+def _greet_by_agent(settings: "Settings", address: "HubAddress") -> bool:
+    """Have the running agent greet the hub; False if it still runs with other settings."""
     import time
 
     from agent.cli.client import RunningAgent
 
     agent = RunningAgent(settings.socket_file)
     before = agent.get("/v1/status")["central"]
+    if before["address"] != address.label:
+        return False
     agent.post("/v1/sync")
     deadline = time.monotonic() + _CHECK_SECONDS
     while True:
         central = agent.get("/v1/status")["central"]
         if central["state"] in {"idle", "sending"} and central["lease_until"] != before["lease_until"]:
-            return
+            return True
         if central["state"] in {"waiting", "paused"} and central["next_try_at"] != before["next_try_at"]:
             raise CommandFailed(f"the credential is kept, but the agent cannot use it yet: {central['last_error']}")
         if time.monotonic() > deadline:
             note("edge-agent: the agent has not greeted the hub yet; see edge-agent status")
-            return
+            return True
         time.sleep(0.1)
 
 

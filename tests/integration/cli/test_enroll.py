@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from sync.central import sites
+from sync.hub.serve import TlsFiles
 from tests.agent_process import RUN, AgentProcess
-from tests.hub_server import RunningHub, hub, hub_address
+from tests.hub_server import RunningHub, hub, hub_address, running_hub
+from tests.integration.pbx.authority import Authority
 from tests.integration.sync.site import until
+from tests.postgres import PostgresDatabase
 
 __all__ = ["hub", "hub_address"]
 
@@ -28,11 +31,13 @@ async def agent(tmp_path: Path) -> AsyncIterator[AgentProcess]:
     await asyncio.to_thread(process.kill)
 
 
-async def enroll(agent: AgentProcess, hub: RunningHub, code: str, *options: str) -> subprocess.CompletedProcess[str]:
+async def enroll(
+    agent: AgentProcess, hub: RunningHub, code: str, *options: str, url: str = ""
+) -> subprocess.CompletedProcess[str]:
     """`edge-agent enroll`, the code on its standard input."""
     return await asyncio.to_thread(
         subprocess.run,
-        [*RUN, "enroll", f"http://127.0.0.1:{hub.port}", "--config", str(agent.settings_file), *options],
+        [*RUN, "enroll", url or f"http://127.0.0.1:{hub.port}", "--config", str(agent.settings_file), *options],
         input=f"{code}\n",
         capture_output=True,
         text=True,
@@ -139,3 +144,24 @@ async def test_another_centre_is_replaced_only_when_asked_and_stays_as_a_comment
     assert "\n[store]\n" in text
     checked = await command(agent, "config", "check")
     assert checked.returncode == 0, checked.stderr
+
+
+async def test_the_authority_and_the_proxy_that_the_settings_name_for_this_hub_are_used(
+    central_database: PostgresDatabase, agent: AgentProcess, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    authority.server("localhost")
+    files = TlsFiles(authority.ca_file.with_name("localhost.pem"), authority.ca_file.with_name("localhost.key"))
+    async with running_hub(central_database, tls=files) as hub:
+        url = f"https://localhost:{hub.port}"
+        for nth in (f'tls_ca_file = "{authority.ca_file}"\nbatch_records = 10\n', ""):
+            if nth:
+                agent.write_settings(f'{SETTINGS}[central]\nurl = "{url}"\n{nth}')
+            before = agent.settings_file.read_text()
+            done = await enroll(agent, hub, await new_code(hub), *([] if nth else ["--replace"]), url=url)
+            assert done.returncode == 0, done.stderr
+            assert agent.settings_file.read_text() == before
+
+        agent.write_settings(f'{SETTINGS}[central]\nurl = "https://hub.example"\nproxy = "http://127.0.0.1:9"\n')
+        done = await enroll(agent, hub, await new_code(hub), "--replace", url="https://hub.example")
+        assert "Connection refused" in done.stderr
