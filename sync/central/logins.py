@@ -17,6 +17,7 @@ from sync.central.sites import CannotDo, note, tenant_names
 
 _ITERATIONS = 4096  # PostgreSQL's own number
 
+_END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1"
 _BIND = "INSERT INTO bound_role (role, site, tenant_id) VALUES ($1, $2, $3)"
 
 
@@ -88,7 +89,14 @@ async def lock_out(connection: asyncpg.Connection, role: str) -> None:
         lock,
         instead=f"`edge-hub sites disable` keeps the site out at once, an administrator of the server can run {lock}",
     )
-    await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", role)
+    try:
+        async with connection.transaction():
+            await connection.execute(_END_SESSIONS, role)
+    except asyncpg.InsufficientPrivilegeError:
+        # Whoever made a role may become a member of it, and members may end its sessions.
+        await connection.execute(f"GRANT {quoted(role)} TO CURRENT_USER")
+        await connection.execute(_END_SESSIONS, role)
+        await connection.execute(f"REVOKE {quoted(role)} FROM CURRENT_USER")
 
 
 async def read_readers(connection: asyncpg.Connection) -> tuple[Reader, ...]:

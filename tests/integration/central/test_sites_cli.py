@@ -247,6 +247,52 @@ def test_an_owner_who_may_not_make_users_migrates_and_is_told_what_an_administra
     asyncio.run(empty_database.execute(f"DROP ROLE {quoted(f'{role}-site')}; REASSIGN OWNED BY {name} TO postgres"))
 
 
+def test_an_owner_who_is_no_administrator_ends_the_sessions_of_a_site_that_is_revoked(
+    empty_database: PostgresDatabase, role: str
+) -> None:
+    owner = quoted(f"{role}-owner")
+    groups = "GRANT sentiric_hub, sentiric_site, sentiric_reader"
+    asyncio.run(
+        empty_database.execute(
+            f"CREATE ROLE {owner} LOGIN CREATEROLE PASSWORD 'owner'; {groups} TO {owner} WITH ADMIN OPTION;"
+            f" ALTER DATABASE {empty_database.name} OWNER TO {owner}; ALTER SCHEMA public OWNER TO {owner}"
+        )
+    )
+    dsn = address_of(empty_database, f"{role}-owner", "owner").dsn
+
+    def run(*arguments: str) -> str:
+        return CliRunner().invoke(app, [*arguments, "--dsn", dsn], catch_exceptions=False).output
+
+    run("migrate")
+    run("tenants", "add", "acme")
+    told = run("sites", "add", "istanbul", "--tenant", "acme", "--direct", "--role", role)
+    site = address_of(empty_database, role, told.split("(shown only now): ")[1].split()[0])
+
+    async def revoke_while_connected() -> None:
+        session = await asyncpg.connect(site.dsn)
+        await asyncio.to_thread(run, "sites", "revoke", "istanbul")
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)):
+            await session.execute("SELECT 1")
+        session.terminate()
+
+    try:
+        asyncio.run(revoke_while_connected())
+        members = asyncio.run(
+            empty_database.fetch(
+                "SELECT 1 FROM pg_auth_members JOIN pg_roles AS role ON role.oid = roleid"
+                f" WHERE role.rolname = '{role}' AND inherit_option"
+            )
+        )
+        assert members == []
+    finally:
+        asyncio.run(
+            empty_database.execute(
+                f"{groups.replace('GRANT', 'REVOKE')} FROM {owner} CASCADE; DROP ROLE IF EXISTS {quoted(role)};"
+                f" REASSIGN OWNED BY {owner} TO postgres; DROP OWNED BY {owner}; DROP ROLE {owner}"
+            )
+        )
+
+
 def test_what_a_machine_tells_of_itself_does_not_steer_the_terminal(
     operator: Operator, central_database: PostgresDatabase
 ) -> None:
