@@ -107,7 +107,9 @@ def explain(answer: Answer, *, label: str, now: Callable[[], datetime] = lambda:
             return UplinkUnavailable(said or f"{label} answers with {answer.status}", retry_after_seconds=wait)
 
 
-_ENROL: Final = "have the centre make a new enrolment code and run edge-agent enroll --replace; calls are kept meanwhile"
+_ENROL: Final = (
+    "have the centre make a new enrolment code and run edge-agent enroll --replace; calls are kept meanwhile"
+)
 
 
 def retry_after(headers: Mapping[str, str], *, now: datetime) -> float | None:
