@@ -6,6 +6,7 @@ that each is told with the other known. Memory is bounded by calls that have not
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -32,6 +33,7 @@ _PATIENCE: Final = timedelta(seconds=60)
 # Two channels made at the same time may be numbered and told in either order.
 _AT_ONCE_SECONDS: Final = 2
 _MAX_ASTERISKS: Final = 64  # that write into one source; further names are none
+_REMEMBERED_MADE: Final = 1024  # channels of one Asterisk
 _MUSIC: Final = "STREAM_BEGIN"
 _NO_KEYS: Final = frozenset({"", "N/A"})
 _ID: Final = re.compile(r"(?:(.*)-)?(\d{9,11})\.(\d{1,18})", re.ASCII | re.DOTALL)
@@ -60,6 +62,33 @@ class _Group(Generic[Place]):
     @property
     def last_at(self) -> datetime:
         return max(row.at for _, row in self.rows)
+
+
+@dataclass(slots=True)
+class _Run:
+    """Which channels one Asterisk has made since it was started, and when: the latest, by their numbers."""
+
+    numbers: list[int] = field(default_factory=list)
+    seconds: list[int] = field(default_factory=list)
+
+    @property
+    def last_made(self) -> int:
+        """The second of the channel that was made last."""
+        return self.seconds[-1] if self.seconds else 0
+
+    def made(self, number: int, second: int) -> bool:
+        """Take in a channel; False if this run cannot have made it, having made a higher number before it."""
+        at = bisect_left(self.numbers, number)
+        if at < len(self.numbers):
+            if second > self.seconds[at] + _AT_ONCE_SECONDS:
+                return False
+            if self.numbers[at] == number:
+                return True
+        self.numbers.insert(at, number)
+        self.seconds.insert(at, second)
+        if len(self.numbers) > _REMEMBERED_MADE:
+            del self.numbers[0], self.seconds[0]
+        return True
 
 
 class CelCalls(Generic[Place]):
@@ -92,7 +121,7 @@ class CelCalls(Generic[Place]):
         self._rows_kept = 0
         self._gone: dict[str, None] = {}
         self._ended: list[CelCall] = []
-        self._runs: dict[str, tuple[int, int]] = {}  # of each Asterisk: the highest number of a channel, its second
+        self._runs: dict[str, _Run] = {}  # of each Asterisk
         self._heard_at: dict[str, datetime] = {}  # of each Asterisk: when it wrote last
 
     def __len__(self) -> int:
@@ -218,12 +247,10 @@ class CelCalls(Generic[Place]):
         if name not in self._heard_at and len(self._heard_at) >= _MAX_ASTERISKS:
             return
         if row.event == "CHAN_START":
-            highest, made = self._runs.get(name, (-1, 0))
-            if number > highest:
-                self._runs[name] = number, second
-            elif second > made + _AT_ONCE_SECONDS:
-                self._runs[name] = number, second
-                self._restarted(name, made)
+            run = self._runs.setdefault(name, _Run())
+            if not run.made(number, second):
+                self._runs[name] = _Run([number], [second])
+                self._restarted(name, run.last_made)
         self._heard_at[name] = row.at
 
     def _restarted(self, name: str, last_made: int) -> None:

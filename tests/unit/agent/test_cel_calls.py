@@ -96,14 +96,27 @@ def test_a_low_number_of_a_channel_shows_that_asterisk_was_started_anew() -> Non
 def test_calls_of_an_asterisk_that_was_back_at_once_go_on() -> None:
     """Killed and started within two seconds, which only a later channel shows."""
     calls = new_calls()
-    old, last, new = ident(7), ident(8, second=STARTED + 10), ident(0, second=STARTED + 11)
+    old, last, new = ident(7, second=STARTED + 9), ident(8, second=STARTED + 10), ident(0, second=STARTED + 11)
     beginning, *rest = one_call(new, at=11)
 
-    ended(calls, [row("CHAN_START", old), row("CHAN_START", last, at=10), beginning])
+    ended(calls, [row("CHAN_START", old, at=9), row("CHAN_START", last, at=10), beginning])
     cut = ended(calls, [row("CHAN_START", ident(3, second=STARTED + 14), at=14)])
 
     assert cut.keys() == {f"here:main:{old}", f"here:main:{last}"}
     assert ended(calls, rest)[f"here:main:{new}"]["end_estimated"] is False
+
+
+def test_an_asterisk_that_lived_for_seconds_only_and_was_back_at_once_is_known_to_be_another() -> None:
+    """Its successor numbers higher before two seconds have passed since it made its last channel."""
+    calls = new_calls()
+    old = [row("CHAN_START", ident(number, second=STARTED + 2 * number), at=2 * number) for number in range(5)]
+    new = [row("CHAN_START", ident(number, second=STARTED + 9), at=9) for number in range(7)]
+
+    ended(calls, old)
+    cut = ended(calls, new)
+
+    assert cut.keys() == {f"here:main:{ident(number, second=STARTED + 2 * number)}" for number in range(5)}
+    assert len(calls) == len(new)
 
 
 def test_channels_made_in_the_same_moment_may_be_told_in_any_order() -> None:
