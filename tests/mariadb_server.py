@@ -159,11 +159,12 @@ class MariaDb:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _install(self) -> None:
-        data = self.directory / "data"
-        data.mkdir()
+        own = (self.directory / "data", self.directory / "tmp")
+        for directory in own:
+            directory.mkdir()
         if os.geteuid() == 0:
-            shutil.chown(self.directory, "nobody")
-            shutil.chown(data, "nobody")
+            for directory in (self.directory, *own):
+                shutil.chown(directory, "nobody")
         system = "\n".join((_SHARE / name).read_text(encoding="utf-8") for name in _SYSTEM_TABLES)
         with (self.directory / "log").open("ab") as log:
             subprocess.run(
@@ -177,8 +178,9 @@ class MariaDb:
 
     def _command(self) -> list[str]:
         user = ["--user=nobody"] if os.geteuid() == 0 else []
-        data = f"--datadir={self.directory / 'data'}"
-        return [str(_BINARY), "--no-defaults", *user, data, "--innodb-log-file-size=8M", "--skip-name-resolve"]
+        # One that starts removes every temporary table it finds, also those of another that runs beside it.
+        places = (f"--datadir={self.directory / 'data'}", f"--tmpdir={self.directory / 'tmp'}")
+        return [str(_BINARY), "--no-defaults", *user, *places, "--innodb-log-file-size=8M", "--skip-name-resolve"]
 
     def _answers(self) -> bool:
         assert self._process is not None
