@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from config import failpoints
 from config.settings import CentralSettings
 from sync.backoff import Backoff
 from sync.errors import (
@@ -296,7 +297,9 @@ class Syncer:
         if not receipt.verdicts:
             raise UplinkUnavailable("the centre answered without a verdict on any call")
         self._heard_from(began)
+        failpoints.hit("syncer.sent")
         await self._settle(receipt)
+        failpoints.hit("syncer.settled")
 
     async def _send_in_parts(self, batch: Batch, exc: BatchTooLarge) -> None:
         middle = len(batch.records) // 2
@@ -337,10 +340,12 @@ class Syncer:
         )
         self._welcome = welcome
         self._heard_from(began)
+        failpoints.hit("syncer.greeted")
         self._clock_offset = (welcome.server_time - (asked_at + (self._now() - asked_at) / 2)).total_seconds()
         self._pace.allow(welcome.max_records)
         # The lease first: without its token nobody would believe us after a crash in what follows.
         await self._keep(replace(standing, lease=welcome.lease))
+        failpoints.hit("syncer.lease_kept")
         if standing.centre not in {None, welcome.centre}:
             await self._refill("the centre is another one than before", after=-1)
         elif welcome.receipts < standing.receipts:
@@ -356,6 +361,7 @@ class Syncer:
     async def _refill(self, why: str, *, after: int) -> None:
         calls = 0
         while step := await self._outbox.refill(after=after):
+            failpoints.hit("syncer.refilled")
             calls += step
             self._refilled += step
         log.warning("%s; the calls it lacks are sent again", why, extra={"calls": calls})

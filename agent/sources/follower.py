@@ -25,6 +25,7 @@ from agent.store import sources
 from agent.store.engine import Store
 from agent.store.sources import Reject, SourceState
 from agent.store.writer import Writer
+from config import failpoints
 from config.settings import SourceSettings
 
 log = logging.getLogger(__name__)
@@ -247,6 +248,7 @@ class Follower:
             if not (ready or self._rejects or await self._is_due(seconds)):
                 break
             kept = await self._patiently(partial(self._writer.transact, partial(self._write, ready)))
+            failpoints.hit("source.place.after")
             self._rejects = []
             self._kept_at, self._kept_number = seconds, self._number
             self._settle(ready, kept, seconds)

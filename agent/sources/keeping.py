@@ -14,6 +14,7 @@ from agent.store.merge import ToldCall, merging
 from agent.store.queue_calls import name_of_queue_call
 from agent.store.rows import json_text
 from agent.store.sources import Blindness, Reject, SourceState
+from config import failpoints
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ def advance(
 ) -> int:
     """Keep how far the source was read, and mark the gaps that it fills; how many. Inside the same transaction."""
     sources.note_rejects(connection, state.pbx, state.source, rejects, now=now)
+    failpoints.hit("source.place.before")
     sources.keep(connection, state, now=now)
     if known_from is None or known_until is None:
         return 0

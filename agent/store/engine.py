@@ -29,6 +29,7 @@ from agent.store import schema
 from agent.store.faults import faults_of
 from agent.store.filesystem import network_filesystem
 from agent.store.lease import Lease
+from config import failpoints
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +134,9 @@ def in_transaction(work: Callable[[sqlite3.Connection], T], connection: sqlite3.
     connection.execute("BEGIN IMMEDIATE")
     try:
         result = work(connection)
+        failpoints.hit("store.commit.before")
         connection.execute("COMMIT")
+        failpoints.hit("store.commit.after")
     except BaseException:
         _undo(connection)
         raise

@@ -11,6 +11,7 @@ from agent.store.history import PBX_NAMES, read_part
 from agent.store.moments import moment_of, moment_text
 from agent.store.segment import Segment
 from agent.store.writer import Writer
+from config import failpoints
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ def _prune_step(before: str, max_bytes: int, connection: sqlite3.Connection) -> 
         doomed.append((segment_id,))
         held -= size
     connection.executemany("DELETE FROM journal_segment WHERE id = ?", doomed)
+    failpoints.hit("journal.prune")
     _give_back_pages(connection)
     return len(doomed)
 

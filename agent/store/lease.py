@@ -14,6 +14,7 @@ from typing import Self
 
 from agent.errors import StoreHeld
 from agent.store.faults import faults_of
+from config import failpoints
 
 
 class Lease:
@@ -33,6 +34,7 @@ class Lease:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             last = os.pread(handle, 4096, 0)
             os.ftruncate(handle, 0)
+            failpoints.hit("lease.taken")
             os.pwrite(handle, _about_this_process(), 0)
         except BlockingIOError as exc:
             holder = _who(os.pread(handle, 4096, 0))

@@ -20,6 +20,7 @@ from agent.store.moments import moment_of
 from agent.store.rows import json_text
 from agent.store.tables import table_of
 from agent.store.writer import Writer
+from config import failpoints
 from sync.errors import OutboxUnavailable
 from sync.models import Call, UtcDateTime
 from sync.outbox import Backlog, Standing
@@ -190,6 +191,7 @@ def _settle(receipt: Receipt, now: str, connection: sqlite3.Connection) -> None:
     revisions = [(one.call_sid, one.revision) for one in passed]
     connection.executemany(_TAKE_AWAY, revisions)
     connection.executemany(_CLEAR, revisions)
+    failpoints.hit("outbox.settle")
     receipts.keep_receipt(connection, passed, receipt.number)
     for one in receipt.verdicts:
         if one.verdict is Verdict.REJECTED:

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 
+from config import failpoints
 from sync.outbox import Standing
 from sync.records import RecordReceipt, Verdict
 
@@ -51,5 +52,6 @@ def refill(after: int, now: str, connection: sqlite3.Connection) -> int:
     """Have some calls that were confirmed by a later receipt than `after` wait again; returns how many."""
     ids = connection.execute(LOST, (after,)).fetchall()
     connection.executemany(SEND_AGAIN, [(now, call_id) for (call_id,) in ids])
+    failpoints.hit("outbox.refill")
     connection.executemany("DELETE FROM call_receipt WHERE call_id = ?", ids)
     return len(ids)

@@ -4,6 +4,7 @@ import sqlite3
 from pathlib import Path
 
 from agent.errors import StoreUnavailable
+from config import failpoints
 
 # The newest revision in migrations/versions. Revisions are numbered, so that older and newer can be told apart.
 HEAD = "0009"
@@ -61,7 +62,9 @@ def _upgrade(connection: sqlite3.Connection) -> None:
         borrowed.exec_driver_sql("BEGIN IMMEDIATE")
         config.attributes["connection"] = borrowed
         command.upgrade(config, "head")
+        failpoints.hit("store.migrate.before")
         borrowed.commit()
+        failpoints.hit("store.migrate.after")
     except BaseException:
         borrowed.rollback()
         raise

@@ -20,6 +20,7 @@ from agent.store.engine import WAL_LIMIT_BYTES, EdgeConnection, in_transaction, 
 from agent.store.moments import moment_text
 from agent.store.rows import Encoded, EncodedCall, EncodedInteraction, EncodedTask
 from agent.store.segment import Segment, encode
+from config import failpoints
 
 logger = logging.getLogger(__name__)
 
@@ -165,6 +166,7 @@ class Writer:
             _write_gaps(connection, group.gaps)
             return result
 
+        failpoints.hit("journal.commit.before")
         result = in_transaction(write, connection)
         self._tenant_ids = pen.tenant_ids
         self._cut_wal(connection)
@@ -470,8 +472,10 @@ def _write_gaps(connection: sqlite3.Connection, gaps: Sequence[GapOpened | GapCl
 def _cut_log(connection: sqlite3.Connection) -> bool:
     (timeout,) = connection.execute("PRAGMA busy_timeout").fetchone()
     connection.execute("PRAGMA busy_timeout = 0")
+    failpoints.hit("store.checkpoint.before")
     try:
         (is_busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        failpoints.hit("store.checkpoint.after")
     finally:
         connection.execute(f"PRAGMA busy_timeout = {timeout}")
     return not is_busy
