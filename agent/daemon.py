@@ -36,7 +36,6 @@ from agent.live.home import is_in_process
 from agent.live.store import ContextStore
 from agent.pbx.asterisk.connector import AsteriskConnector
 from agent.pbx.asterisk.interpreter import AsteriskInterpreter
-from agent.pbx.text import DEFAULT_ENCODING
 from agent.probe import Probe
 from agent.sources.follower import Follower
 from agent.sources.opening import PbxSources, follow
@@ -91,8 +90,17 @@ def rules_of(settings: Settings) -> dict[str, CallRules]:
 
 def interpreters_of(settings: Settings) -> Callable[[str], AsteriskInterpreter]:
     """What makes an interpreter of a PBX's words, by the PBX's name."""
-    encodings = {pbx.name: settings.encoding_of(pbx) for pbx in settings.pbx}
-    return lambda name: AsteriskInterpreter(encodings.get(name, DEFAULT_ENCODING))
+    by_name = {pbx.name: pbx for pbx in settings.pbx}
+
+    def interpreter(name: str) -> AsteriskInterpreter:
+        pbx = by_name.get(name)
+        return AsteriskInterpreter() if pbx is None else _interpreter_of(pbx, settings)
+
+    return interpreter
+
+
+def _interpreter_of(pbx: AsteriskSettings, settings: Settings) -> AsteriskInterpreter:
+    return AsteriskInterpreter(settings.encoding_of(pbx), trace_variable=pbx.trace_variable)
 
 
 def number_plans(settings: Settings) -> list[NumberPlan]:
@@ -278,13 +286,13 @@ class Daemon:
             self._spans.add(call.row, call.tenant)
 
     def _connector(self, pbx: AsteriskSettings) -> AsteriskConnector:
-        encoding = self._settings.encoding_of(pbx)
-        feed = self._tracker.add_pbx(pbx.name, rules=self._rules[pbx.name], interpreter=AsteriskInterpreter(encoding))
+        interpreter = _interpreter_of(pbx, self._settings)
+        feed = self._tracker.add_pbx(pbx.name, rules=self._rules[pbx.name], interpreter=interpreter)
         return AsteriskConnector(
             pbx,
             feed=feed,
             backoff=Backoff(initial=_FIRST_RETRY_SECONDS, maximum=pbx.reconnect_max_seconds),
-            encoding=encoding,
+            encoding=self._settings.encoding_of(pbx),
         )
 
     def _sources_of(self, pbx: AsteriskSettings) -> PbxSources:

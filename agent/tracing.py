@@ -14,7 +14,7 @@ from typing import Any, Final
 import httpx
 import orjson
 
-from agent.calls.span import Json, request_of, span_of
+from agent.calls.span import Json, is_sampled, request_of, span_of
 from config.settings import TracingSettings
 from sync.backoff import Backoff
 
@@ -46,6 +46,8 @@ class SpanExporter:
 
     def add(self, row: Mapping[str, Any], tenant: str | None) -> None:  # Any: the columns' own types
         """A call has ended; its columns."""
+        if not is_sampled(row):
+            return
         if len(self._waiting) >= MAX_WAITING:
             self._waiting.popleft()
             self.dropped += 1

@@ -114,8 +114,16 @@ def _identifier(value: str) -> str:
     return value
 
 
+def _variable(value: str) -> str:
+    if not re.fullmatch(r"([A-Za-z][A-Za-z0-9_]{0,78}(\([A-Za-z0-9_]*\))?)?", value):
+        raise ValueError('write the name of a channel variable, as "TRACEPARENT"; "" for none')
+    return value
+
+
 # A country by its two letters, whose plan of telephone numbers holds.
 Country = Annotated[str, AfterValidator(known_country)]
+# A channel variable of the dialplan, or a function as CHANNEL(userfield); empty for none.
+Variable = Annotated[str, AfterValidator(_variable)]
 # A byte set of old, one byte a letter.
 Encoding = Annotated[str, AfterValidator(_encoding)]
 # A zone of the IANA database: "Europe/Istanbul", "UTC".
@@ -362,6 +370,8 @@ class AsteriskSettings(_Section):
     # What phones dial to get an outside line, before a public number.
     outside_line_prefixes: tuple[OutsideLinePrefix, ...] = ()
     time_zone: TimeZone | None = None  # of the times in its CDR files; None: this machine's
+    # Bears the W3C traceparent of who sent the call, where the dialplan sets it.
+    trace_variable: Variable = "TRACEPARENT"
     legacy_encoding: Encoding | None = None  # of names that are no UTF-8; None: by the country
     connect_timeout_seconds: Annotated[float, Field(gt=0, le=120)] = 10.0
     ping_seconds: Annotated[float, Field(ge=1, le=300)] = 15.0

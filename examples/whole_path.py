@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Final
 
 import asyncpg
@@ -16,6 +17,8 @@ from examples.receptionist import SCRIPT, Receptionist
 TENANT: Final = "acme"
 # Of real lengths of time: the call takes some seconds instead of a minute.
 _PACE: Final = 0.2
+# What the trunk's own tracing would send along in a SIP header.
+_TRACEPARENT: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 _ARRIVES_SECONDS: Final = 30.0
 _LINES: Final = """SELECT coalesce(said.value->>'speaker', ''), said.value->>'text' FROM call,
     jsonb_array_elements(call.full_transcript::jsonb) WITH ORDINALITY AS said(value, place)
@@ -35,6 +38,8 @@ async def show() -> None:
             async with aclosing(client.new_calls(tenant=TENANT, after=start)) as calls:
                 call = await anext(calls)
             await receptionist.answer(call)
+            handed_on = (await client.context(call.call_sid)).traceparent
+        print(f"\nThe call came with the traceparent  {_TRACEPARENT}\nservices hand on, as its child,     {handed_on}")
         await _show_both(parts, call.call_sid)
 
 
@@ -64,7 +69,8 @@ async def _central(parts: Parts, sid: str) -> tuple[list[tuple[str, str]], int]:
 def _plan() -> CallPlan:
     """Somebody calls one of the tenant's numbers, and the call lasts long enough for the script."""
     plans = (plan_call("inbound_answered", seed) for seed in range(1000))
-    return next(plan for plan in plans if plan.tenant.name == TENANT and plan.talk_seconds > 15)
+    plan = next(plan for plan in plans if plan.tenant.name == TENANT and plan.talk_seconds > 15)
+    return replace(plan, traceparent=_TRACEPARENT)
 
 
 async def _edge_agent(parts: Parts, *arguments: str) -> str:

@@ -98,6 +98,7 @@ class LiveCall(BaseModel):
     revision: int
     call_sid: str
     trace_id: str
+    traceparent: str | None = None
     tenant_id: str | None
     site: str
     pbx: str

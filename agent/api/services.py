@@ -296,8 +296,8 @@ def _etag(context: CallContext) -> str:
 
 
 def _trace(context: CallContext) -> dict[str, str]:
-    """W3C trace context: the call's own span is named by its trace's last digits."""
-    return {"traceparent": f"00-{context.trace_id}-{context.trace_id[16:]}-01"}
+    """W3C trace context: the call's own span, which is the parent of the spans of services."""
+    return {"traceparent": context.traceparent} if context.traceparent is not None else {}
 
 
 def _text(request: Request, name: str) -> str | None:

@@ -62,6 +62,7 @@ class CallContext(BaseModel):
     operation: _Number | None = None
     call_sid: str
     trace_id: str
+    traceparent: str | None = None  # W3C: the call's own span, for services to hand on
     tenant_id: str | None = None  # the tenant's name; None while no rule has matched
     site: str
     pbx: str
@@ -84,8 +85,8 @@ class CallContext(BaseModel):
 # What the tracker says of a call; everything else in a context belongs to the services.
 TRACKER_FIELDS = frozenset(
     {
-        "schema_version", "call_sid", "trace_id", "tenant_id", "site", "pbx", "direction", "state",
-        "caller_id", "caller_name", "callee_id", "participants", "merged_into", "call_start_time",
+        "schema_version", "call_sid", "trace_id", "traceparent", "tenant_id", "site", "pbx", "direction",
+        "state", "caller_id", "caller_name", "callee_id", "participants", "merged_into", "call_start_time",
     }
 )  # fmt: skip
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from agent.calls.traces import TraceParent
+
 
 class DialStatus(StrEnum):
     """How the attempt to reach one leg ended (Asterisk's DialStatus, other PBXes are mapped to it)."""
@@ -66,6 +68,8 @@ class ChannelOpened:
     """Empty: it is in none; None: nothing is told of it."""
     application: str = ""
     application_data: str = ""
+    trace: TraceParent | None = None
+    """The trace context that the channel bears."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,8 @@ class AppStarted:
     exten: str
     application: str
     data: str
+    trace: TraceParent | None = None
+    """The trace context that the channel bears."""
 
 
 @dataclass(frozen=True, slots=True)

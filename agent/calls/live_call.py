@@ -6,7 +6,6 @@ docs/call-record.md says what each column means.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import blake2b
 from typing import Any, Final
 
 from agent.calls.context import CallContext, CallState, Participant
@@ -16,6 +15,7 @@ from agent.calls.numbers import presentation
 from agent.calls.outcome import MERGED, UNSEEN, Decision, Outcome, decide
 from agent.calls.rules import CallRules
 from agent.calls.tenancy import Assignment, CallFacts, facts_of_legs
+from agent.calls.traces import TRACED, TraceParent, minted_trace_id, traceparent
 from sync.models import Direction, HangupSource
 
 MAX_TIMELINE: Final = 500  # entries; a call that does more is told by its first ones
@@ -83,6 +83,7 @@ class LiveCall:
     end_estimated: bool = False
     merged_into: str | None = None
     last_heard_at: datetime | None = None
+    parent: TraceParent | None = None  # under which span who sent the call wants it to be seen
     timeline: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -97,8 +98,20 @@ class LiveCall:
 
     @property
     def trace_id(self) -> str:
-        """A W3C trace id that every source of this call finds by itself."""
-        return blake2b(self.call_sid.encode(), digest_size=16).hexdigest()
+        """The W3C trace id that came with the call, else one that every source of this call finds by itself."""
+        return self.parent.trace_id if self.parent is not None else minted_trace_id(self.call_sid)
+
+    def accept_trace(self, parent: TraceParent | None, leg: Leg, at: datetime, *, is_found: bool = False) -> None:
+        """A leg bears a trace context: the first one that the call's own legs bear is the call's.
+
+        Not once somebody has answered, since services are at work by then under the id they were told; unless the call
+        was only found just now. A leg that came from another call brings that one's.
+        """
+        is_too_late = self.answered_at is not None and not is_found
+        if parent is None or self.parent is not None or is_too_late or leg.left_linked:
+            return
+        self.parent = parent
+        self.note(at, TRACED, parent=parent.span_id, sampled=parent.sampled)
 
     def parties(self) -> Iterator[Leg]:
         """The legs of persons, phones and trunks."""
@@ -318,6 +331,7 @@ class LiveCall:
         return CallContext(
             call_sid=self.call_sid,
             trace_id=self.trace_id,
+            traceparent=traceparent(self.call_sid, self.trace_id, sampled=self.parent is None or self.parent.sampled),
             tenant_id=self.assignment.tenant,
             site=self.site,
             pbx=self.pbx,

@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import Any, Final
 
 from agent.calls.queue_merging import queue_told_again, with_queue
+from agent.calls.traces import minted_trace_id, traced_entry
 from sync.models import Direction, Disposition
 
 Row = Mapping[str, Any]  # Any: the columns' own types
@@ -78,7 +79,9 @@ def combined(accounts: Iterable[Row]) -> dict[str, Any]:  # Any: as above
     best, *others = sorted(accounts, key=_by_worth)
     row, sources = dict(best), [str(best["source"])]
     for other in sorted(others, key=rank_of):
-        told = {name: value for name, value in _supplied(row, best, other).items() if row.get(name) != value}
+        supplied = _supplied(row, best, other)
+        supplied |= _trace({**row, **supplied}, other)
+        told = {name: value for name, value in supplied.items() if row.get(name) != value}
         if told:
             row |= told
             sources.append(str(other["source"]))
@@ -132,7 +135,8 @@ def told_again(earlier: Row, later: Row) -> Row:
         return queue_told_again(earlier, later)
     if earlier["source"] == CDR:
         return {**earlier, **_told_again(earlier, later)}
-    return earlier if rank_of(later) > rank_of(earlier) else later
+    worse, better = (later, earlier) if rank_of(later) > rank_of(earlier) else (earlier, later)
+    return {**better, **_trace(better, worse)}
 
 
 def _by_worth(account: Row) -> tuple[bool, Rank, str]:
@@ -158,6 +162,16 @@ def _went_over(row: Row, other: Row, rank: Rank) -> dict[str, Any]:
     """What seemed to be a call to who missed a part of it was a leg of another."""
     into = other.get("merged_into")
     return {"merged_into": into} if rank is not Rank.HEARD_WHOLE and row.get("merged_into") is None and into else {}
+
+
+def _trace(row: Row, other: Row) -> dict[str, Any]:
+    """The trace that came with the call, whoever heard of it: who did not can only mint one."""
+    minted = minted_trace_id(row["call_sid"])
+    if row["trace_id"] != minted or other.get("trace_id", minted) == minted:
+        return {}
+    entry = traced_entry(other.get("timeline", ()))
+    timeline = row["timeline"] if entry is None else _with_entry(row["timeline"], entry)
+    return {"trace_id": other["trace_id"], "timeline": timeline}
 
 
 # What was heard before the line broke
@@ -200,8 +214,7 @@ def _with_untold(told: Iterable[Row], heard: Iterable[Row]) -> list[dict[str, An
     entries = [dict(entry) for entry in told]
     for entry in heard:
         if entry.get("event") in _ONLY_HEARD:
-            place = next((number for number, one in enumerate(entries) if _when(one) > _when(entry)), len(entries))
-            entries.insert(place, dict(entry))
+            entries = _with_entry(entries, entry)
             continue
         for known in entries:
             if (
@@ -212,6 +225,13 @@ def _with_untold(told: Iterable[Row], heard: Iterable[Row]) -> list[dict[str, An
                 known |= {name: value for name, value in entry.items() if name not in known}
                 break
     return entries
+
+
+def _with_entry(entries: Iterable[Row], entry: Row) -> list[dict[str, Any]]:
+    """The timeline with one entry more, in its place."""
+    found = [dict(one) for one in entries]
+    place = next((number for number, one in enumerate(found) if _when(one) > _when(entry)), len(found))
+    return [*found[:place], dict(entry), *found[place:]]
 
 
 def _when(entry: Row) -> str:

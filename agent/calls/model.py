@@ -425,6 +425,7 @@ class CallModel:
             linked={event.linked, native_id},
             caller_channel="" if is_begun_by_dialplan else native_id,
             # A channel of a call whose first one was never told of: it began before anybody listened.
+        call.accept_trace(event.trace, leg, event.at, is_found=event.age_seconds is not None)
             start_estimated=event.age_seconds is not None or event.channel != native_id,
         )
         for linked in call.linked:
@@ -480,6 +481,7 @@ class CallModel:
         since = self._blind_since
         if since is not None:
             leg.hears_music = False  # whatever it waited for, it is elsewhere now
+        call.accept_trace(event.trace, leg, event.at)
         if bridge:
             # They may have met at any moment while nobody listened; a call known to be answered has talked since then.
             met_at = since if since is not None and call.answered_at is not None else event.at

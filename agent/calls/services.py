@@ -26,6 +26,7 @@ _TONES: Final = {"busy": BUSY, "congestion": CONGESTION}
 
 def app_started(call: LiveCall, leg: Leg, event: AppStarted) -> None:
     """The dialplan goes on with a channel."""
+    call.accept_trace(event.trace, leg, event.at)
     dial_came_to_nothing(call, leg)
     application = event.application.lower()
     if leg is call.root and call.callee is None and event.application not in DIALLED_LEG:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from hashlib import blake2b
 from typing import Any, Final
 
+from agent.calls.traces import span_id, traced_entry
 from sync.models import Direction, Disposition
 
 Json = dict[str, Any]  # Any: JSON
@@ -20,18 +20,21 @@ _ERROR: Final = 2
 _FAILED: Final = frozenset({Disposition.FAILED, Disposition.CONGESTION})
 
 
-def span_id(call_sid: str) -> str:
-    """Sixteen hex digits, the same whoever sees the call; the trace id is derived likewise."""
-    return blake2b(call_sid.encode(), digest_size=8, person=b"span").hexdigest()
+def is_sampled(row: Mapping[str, Any]) -> bool:  # Any: as below
+    """Whether the call's span is to be sent: what a caller did not sample is left out, as OpenTelemetry does it."""
+    traced = traced_entry(row.get("timeline") or ())
+    return traced is None or bool(traced["sampled"])
 
 
 def span_of(row: Mapping[str, Any], tenant: str | None) -> Json:  # Any: the columns' own types
     """The span of a call's columns. The call's name is in it, no number, no name and nothing that was said."""
+    traced = traced_entry(row.get("timeline") or ())
     told = {"call_sid": row["call_sid"], "tenant": tenant, **{name: row.get(name) for name in _ATTRIBUTES}}
     started = row["start_time"]
     span: Json = {
         "traceId": row["trace_id"],
         "spanId": span_id(row["call_sid"]),
+        **({"parentSpanId": traced["parent"]} if traced is not None else {}),
         "name": f"call {row['direction']}",
         "kind": _KINDS[Direction(row["direction"])],
         "startTimeUnixNano": _nanoseconds(started),

@@ -64,6 +64,7 @@ class LiveCall:
     call_start_time: datetime
     revision: int
     raw: Json = field(repr=False)
+    traceparent: str | None  # W3C: the parent of a service's own spans
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Self:
@@ -145,5 +146,5 @@ def moment(text: str) -> datetime:
 def _facts(told: Mapping[str, Any]) -> Json:
     names = ("call_sid", "trace_id", "tenant_id", "site", "pbx", "direction", "state", "caller_id", "caller_name",
              "callee_id", "revision")  # fmt: skip
-    facts: Json = {name: told[name] for name in names}
+    facts: Json = {name: told[name] for name in names} | {"traceparent": told.get("traceparent")}
     return facts | {"call_start_time": moment(told["call_start_time"]), "raw": dict(told)}

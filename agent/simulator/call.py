@@ -91,6 +91,7 @@ class Call:
             answer_time=None if self.answered_us is None else moment(self.answered_us),
             end_time=moment(self.ended_us),
             talk_seconds=self.talk_us / 1_000_000,
+            traceparent=plan.traceparent,
             cut=self.cut_by,
         )
 

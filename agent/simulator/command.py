@@ -15,6 +15,7 @@ from typer.models import OptionInfo
 
 from agent.simulator.faults import Faults, disturb
 from agent.simulator.manager import Account
+from agent.simulator.scenarios import plan_calls, traced
 from agent.simulator.server import Simulator
 from agent.simulator.truth import SimulatedCall
 
@@ -39,6 +40,7 @@ class _Wishes:
     calls: int | None
     duration: float | None
     faults: Faults
+    traceparents: bool
     quiet: bool
     as_json: bool
 
@@ -71,6 +73,9 @@ def simulate_ami(
     truth: Annotated[
         Path | None, typer.Option(help="Write what was true of each call to this file, one JSON line at its end.")
     ] = None,
+    traceparents: Annotated[
+        bool, typer.Option("--traceparents", help="Calls from outside come with a W3C traceparent.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but where it listens.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Say everything as JSON lines.")] = False,
 ) -> None:
@@ -93,6 +98,7 @@ def simulate_ami(
             restart_every_seconds=restart_every,
             kill_every_seconds=kill_every,
         ),
+        traceparents=traceparents,
         quiet=quiet,
         as_json=as_json,
     )
@@ -142,6 +148,7 @@ async def _run(wishes: _Wishes, truth: TextIO | None) -> None:
         calls=wishes.calls,
         seed=wishes.seed,
         pace=wishes.pace,
+        plans=traced(plan_calls(wishes.seed), wishes.seed) if wishes.traceparents else None,
         keep_ended=False,
         on_ended=ended,
     )

@@ -107,6 +107,7 @@ class CallPlan:
     menu_seconds: float | None = None  # so long the caller listens to a menu first
     digit: str | None = None  # and then chooses; None: hangs up
     queue: str | None = None
+    traceparent: str | None = None  # W3C: comes with the call in a SIP header, and the dialplan keeps it in a variable
 
     @property
     def context(self) -> str:

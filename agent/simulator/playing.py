@@ -76,8 +76,12 @@ class PlayedCall:
         exchange.set_variable(root, "SIPDOMAIN", "192.0.2.10")
         exchange.run(root, "Set", f"CHANNEL(userfield)={plan.tenant.name}")
         root.userfield = plan.tenant.name
+        if plan.traceparent is not None:
+            root.priority += 1
+            exchange.run(root, "Set", f"TRACEPARENT={plan.traceparent}")
+            exchange.set_variable(root, "TRACEPARENT", plan.traceparent)
         if plan.dialled.startswith("+") and plan.direction is Direction.INBOUND:
-            root.priority = 2
+            root.priority += 1
             exchange.run(root, "Goto", f"{plan.dialled[1:]},1")
             root.priority = 0
             root.exten = plan.dialled[1:]

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.simulator.plan import Behaviour, CallPlan, Party, far_party, phone_party
@@ -273,3 +273,12 @@ def queue_members(tenants: tuple[Tenant, ...] = TENANTS) -> dict[str, list[tuple
                 phone = tenant.phones[place]
                 members.setdefault(phone.endpoint, []).append((tenant.queue(kind), phone.name))
     return members
+
+
+def traced(plans: Iterator[CallPlan], seed: int) -> Iterator[CallPlan]:
+    """The same calls; what comes from outside comes with a W3C traceparent, one in ten of them not sampled."""
+    dice = random.Random(seed ^ 0x7ACE)
+    for plan in plans:
+        flags = "00" if dice.random() < 0.1 else "01"
+        text = f"00-{dice.getrandbits(128) | 1:032x}-{dice.getrandbits(64) | 1:016x}-{flags}"
+        yield replace(plan, traceparent=text) if plan.direction is Direction.INBOUND else plan

@@ -40,6 +40,7 @@ class SimulatedCall:
     answer_time: datetime | None
     end_time: datetime
     talk_seconds: float
+    traceparent: str | None = None
     cut: Cut | None = None
 
     def call_sid(self, site: str, pbx: str) -> str:

@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from agent.calls.reclocking import SET_RIGHT
+from agent.calls.traces import minted_trace_id
 from agent.store import accounts, rows
 from agent.store.accounts import Retelling
 from agent.store.moments import moment_of
@@ -31,6 +33,7 @@ class Left(StrEnum):
     STILL_LIVE = "it is still going on"
     NOT_TOLD = "the journal tells no such call"
     ERASED = "its person was erased"
+    CLOCK_SET_RIGHT = "its times were put right after it had ended, when the clock was"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,8 @@ def _found(connection: sqlite3.Connection, calls: Sequence[Retold]) -> list[tupl
 def _retelling(connection: sqlite3.Connection, call: Retold, known: _Known) -> Retelling:
     """What becomes of a record that other sources told too; of one that is the live feed's alone, what it tells now."""
     told = rows.encode_call(call.row)
+    if told["trace_id"] == minted_trace_id(str(call.row["call_sid"])):
+        told["trace_id"] = known.row["trace_id"]  # the one that came with the call, whatever the settings are now
     if known.row["source"] == told["source"] and not known.has_accounts:
         return Retelling(told, {}, accounts_differ=False)
     return accounts.retell(connection, known.id, known.row, call.row)
@@ -166,8 +171,8 @@ def _compare(call: Retold, known: _Known, retelling: Retelling) -> Amended:
 def _reason_to_leave(call: Retold, known: _Known) -> Left | None:
     if known.is_live:
         return Left.STILL_LIVE
-    if known.is_erased:
-        return Left.ERASED
+    if known.is_erased or _is_set_right(known):
+        return Left.ERASED if known.is_erased else Left.CLOCK_SET_RIGHT
     if "+" in str(known.row["source"]) and not known.has_accounts:
         return Left.OTHER_SOURCE
     if not call.is_whole:
@@ -176,6 +181,11 @@ def _reason_to_leave(call: Retold, known: _Known) -> Left | None:
     if is_alone and any(call.row[mark] and not known.row[mark] for mark in ("start_estimated", "end_estimated")):
         return Left.KNOWN_BETTER
     return None
+
+
+def _is_set_right(known: _Known) -> bool:
+    """Whether its times were put right after it had ended: hearing it again, alone, would tell the wrong ones."""
+    return f'"{SET_RIGHT}"' in str(known.row["timeline"])
 
 
 def _write(connection: sqlite3.Connection, known: _Known, retelling: Retelling, amended: Amended, now: str) -> None:

@@ -21,10 +21,12 @@ from agent.calls.operations import (
     told_tasks,
     told_transcript,
 )
+from agent.calls.traces import traceparent
 from agent.store import erasures, rows
 from agent.store.engine import Store
 from agent.store.moments import moment_of, moment_text
 from agent.store.writer import FinishedCall, Writer, move_operations, write_finished
+from config import failpoints
 
 Row = Sequence[Any]  # Any: columns
 
@@ -42,7 +44,9 @@ _EXPIRED: Final = """SELECT latest.call_sid FROM (
     AND latest.call_sid NOT IN (SELECT call_sid FROM live_call)
     AND latest.call_sid NOT IN (SELECT value FROM json_each(?2))"""
 _CALL: Final = """SELECT call.id, call.call_sid, trace_id, tenant.name, site, pbx, direction, caller_id, caller_name,
-    callee_id, merged_into, start_time, coalesce(end_time, start_time), full_transcript
+    callee_id, merged_into, start_time, coalesce(end_time, start_time), full_transcript,
+    (SELECT json_extract(value, '$.sampled') FROM json_each(call.timeline)
+     WHERE json_extract(value, '$.event') = 'traced') AS sampled
     FROM call LEFT JOIN tenant ON tenant.id = call.tenant_id WHERE call.call_sid = ?"""
 
 
@@ -67,7 +71,9 @@ class ContextLog:
     async def keep(self, operations: Sequence[Logged]) -> None:
         """Make them durable, all or none."""
         values = [_values(logged) for logged in operations]
+        failpoints.hit("desk.keep.before")
         await self._writer.transact(lambda connection: connection.executemany(_INSERT, values))
+        failpoints.hit("desk.keep.after")
 
     async def of_live_calls(self) -> list[Logged]:
         """The operations on calls that were live when the agent stopped, in order."""
@@ -84,6 +90,7 @@ class ContextLog:
 
     async def amend(self, context: CallContext) -> bool:
         """Write what services noted into the ended call's row; whether it changed and waits to be sent."""
+        failpoints.hit("desk.amend")
         return await self._writer.transact(partial(_amend, context, self._writer.now_text()))
 
     async def unfinished(self) -> list[str]:
@@ -145,10 +152,12 @@ def _find(call_sid: str, reader: sqlite3.Connection) -> Found | None:
 
 
 def _facts(call: Row) -> CallContext:
-    _, call_sid, trace_id, tenant, site, pbx, direction, caller_id, caller_name, callee_id, into, began, ended, _ = call
+    _, call_sid, trace_id, tenant, site, pbx, direction, caller_id, caller_name, callee_id, into, began, *more = call
+    ended, _, sampled = more
     return CallContext(
         call_sid=call_sid,
         trace_id=trace_id,
+        traceparent=traceparent(call_sid, trace_id, sampled=sampled != 0),
         tenant_id=tenant,
         site=site,
         pbx=pbx,
@@ -164,7 +173,7 @@ def _facts(call: Row) -> CallContext:
 
 
 def _recall(reader: sqlite3.Connection, call: Row) -> Recall:
-    call_id, call_sid, transcript = call[0], call[1], json.loads(call[-1])
+    call_id, call_sid, transcript = call[0], call[1], json.loads(call[-2])
     tasks = reader.execute(
         "SELECT position, task_name, state_data, start_time FROM task WHERE call_id = ? ORDER BY position", (call_id,)
     )
@@ -184,7 +193,7 @@ def _recall(reader: sqlite3.Connection, call: Row) -> Recall:
         ],
         transcript=None,
     )
-    was_said = told_transcript(apply(_facts(call), recall, moment_of(call[-2])))
+    was_said = told_transcript(apply(_facts(call), recall, moment_of(call[-3])))
     return recall if transcript == was_said else replace(recall, transcript=transcript)
 
 

@@ -95,6 +95,8 @@ class Options:
     write: str = "reporting"
     write_timeout_ms: int = 5000
     system_name: str | None = None
+    channel_variables: str | None = None
+    """Told with every event about a channel."""
     appended: Mapping[str, str] = field(default_factory=dict)
     """More text for files, by name, at the end of each; files the rig has not are made of it."""
 
@@ -162,6 +164,7 @@ def _modules() -> str:
 
 def _manager(ports: Ports, options: Options) -> str:
     stamps = "yes" if options.timestamp_events else "no"
+    variables = f"channelvars={options.channel_variables}\n" if options.channel_variables else ""
     event_filter = f"eventfilter={options.event_filter}\n" if options.event_filter else ""
     return f"""[general]
 enabled=yes
@@ -169,7 +172,7 @@ webenabled=no
 port={ports.ami}
 bindaddr=127.0.0.1
 timestampevents={stamps}
-
+{variables}
 [{PRODUCT_USER}]
 secret={PRODUCT_SECRET}
 deny=0.0.0.0/0.0.0.0

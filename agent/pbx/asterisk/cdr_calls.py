@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
-from hashlib import blake2b
 from typing import Any, Final
 
 from agent.calls.leg import iso_text
@@ -27,6 +26,7 @@ from agent.calls.outcome import (
 from agent.calls.rules import CallRules, dialled_endpoints, dialled_number, endpoint_of, extension_of, queue_name
 from agent.calls.services import SPECIAL_EXTENSIONS
 from agent.calls.tenancy import CallFacts, facts_of_legs
+from agent.calls.traces import minted_trace_id
 from agent.pbx.asterisk.cdr import CdrRow, caller_of
 from agent.pbx.text import name_of
 from sync.models import Direction
@@ -146,7 +146,7 @@ def call_of(rows: Sequence[CdrRow], *, site: str, pbx: str, rules: CallRules, na
     call_sid = f"{site}:{pbx}:{key}"
     row: dict[str, Any] = {  # Any: the columns' own types
         "call_sid": call_sid,
-        "trace_id": blake2b(call_sid.encode("utf-8", "replace"), digest_size=16).hexdigest(),
+        "trace_id": minted_trace_id(call_sid),
         "site": site,
         "pbx": pbx,
         "direction": direction,

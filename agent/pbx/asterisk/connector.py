@@ -170,7 +170,7 @@ class _Line(asyncio.Protocol):
         self._status = status
         self._now = now
         self._on_ready = on_ready
-        self.interpreter = AsteriskInterpreter(encoding)
+        self.interpreter = AsteriskInterpreter(encoding, trace_variable=settings.trace_variable)
         self._session = AmiSession(
             username=settings.username,
             secret=settings.secret.get_secret_value() if settings.secret else "",
@@ -368,6 +368,7 @@ class _Line(asyncio.Protocol):
         """Ask for all channels; the ping behind it tells when everything said before the list has come too."""
         self._pinged_at = self._now()
         self._session.action("CoreShowChannels", then=self._list_began)
+        found |= condition.trace_findings(self._settings, untraced_calls=self.interpreter.untraced_calls)
         self._session.action("Ping", then=self._list_ended)
         self._send()
 

@@ -4,27 +4,37 @@ list of channels being received.
 Beside AMI's frames the journal holds two marks of the agent's own, which no PBX can send because they begin with NUL.
 """
 
+import logging
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from agent.calls.events import CallEvent, LineLost, SnapshotTaken
+from agent.calls.events import AppStarted, CallEvent, ChannelOpened, LineLost, SnapshotTaken
+from agent.calls.traces import parse_traceparent
 from agent.pbx.asterisk.protocol import AmiMessage
 from agent.pbx.asterisk.translate import translate
 from agent.pbx.feed import LINE_LOST
 from agent.pbx.text import DEFAULT_ENCODING
 
 # Everything the PBX said before it listed its channels has been received.
+log = logging.getLogger(__name__)
+
 SNAPSHOT_TAKEN: Final = b"\0snapshot taken"
 
 MAX_LISTED: Final = 100_000  # channels; a longer list is no Asterisk's, and tells nothing
 
 
 class AsteriskInterpreter:
-    """Turns frames into events of the call model, in the order of their arrival; what is no UTF-8 is in `encoding`."""
+    """Turns frames into events of the call model, in the order of their arrival.
 
-    def __init__(self, encoding: str = DEFAULT_ENCODING) -> None:
+    What is no UTF-8 is in `encoding`; `trace_variable` is the channel variable with a traceparent, empty for none.
+    """
+
+    def __init__(self, encoding: str = DEFAULT_ENCODING, *, trace_variable: str = "TRACEPARENT") -> None:
         self._encoding = encoding
         self._listed: set[str] | None = None  # None: no list is being received
+        self._trace_variable = trace_variable
+        self.untraced_calls = 0  # that began since a channel bore a trace context
         self._complete = False
 
     def interpret(self, frame: bytes, arrived_at: datetime) -> CallEvent | None:
@@ -49,7 +59,31 @@ class AsteriskInterpreter:
                 self._collect(message)
             case _:
                 pass
-        return translate(message, arrived_at)
+        event = translate(message, arrived_at)
+        if self._trace_variable and isinstance(event, ChannelOpened | AppStarted):
+            return self._traced(event, message)
+        return event
+
+    def _traced(self, event: ChannelOpened | AppStarted, message: AmiMessage) -> CallEvent:
+        """With the trace context that the channel bears, as every event about it tells if manager.conf says so, and the
+        dialplan's Set in any case."""
+        text = message.variable(self._trace_variable) or self._set_now(event)
+        if not text:
+            self.untraced_calls += isinstance(event, ChannelOpened) and event.channel == event.linked
+            return event
+        trace = parse_traceparent(text)
+        if trace is not None:
+            self.untraced_calls = 0
+        else:
+            log.debug("a channel bears no traceparent but something else", extra={"variable": self._trace_variable})
+        return replace(event, trace=trace)
+
+    def _set_now(self, event: ChannelOpened | AppStarted) -> str:
+        """What the dialplan is about to set the variable to; underscores before its name hand it on to dialled legs."""
+        if not isinstance(event, AppStarted) or event.application.lower() != "set":
+            return ""
+        name, _, value = event.data.partition("=")
+        return value if name.lstrip("_") == self._trace_variable else ""
 
     def _collect(self, message: AmiMessage) -> None:
         if self._listed is not None and len(self._listed) <= MAX_LISTED:

@@ -57,6 +57,16 @@ class AmiMessage:
         except UnicodeDecodeError:
             return decoded(value, self._encoding)
 
+    def variable(self, name: str) -> str:
+        """The value of a channel variable that `channelvars` in manager.conf has told; empty if it has none."""
+        told = self._told or self._read()
+        needle = b"\r\nChanVariable: %s=" % name.encode()
+        start = told.find(needle) + len(needle)
+        if start < len(needle):
+            return ""
+        end = told.find(b"\r\n", start)
+        return decoded(told[start:end] if end >= 0 else told[start:], self._encoding)
+
     def all(self, key: str) -> list[str]:
         """Every value of `key` (in lower case), in order."""
         return self.fields().get(key, [])

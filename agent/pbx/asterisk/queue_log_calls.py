@@ -7,13 +7,13 @@ one that entered, and from then on lines bear the id of that; the time it waited
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from hashlib import blake2b
 from typing import Any, Final
 
 from agent.calls.leg import iso_text
 from agent.calls.numbers import presentation
 from agent.calls.outcome import ANSWERED, CANCELLED, NO_ANSWER, UNSEEN, Outcome
 from agent.calls.rules import CallRules, extension_of
+from agent.calls.traces import minted_trace_id
 from agent.pbx.asterisk.cdr_clock import began_at
 from agent.pbx.asterisk.queue_log import QueueEvent, QueueLine
 from sync.models import Direction, HangupSource
@@ -192,7 +192,7 @@ def account_of(call: QueueCall, *, site: str, pbx: str, rules: CallRules) -> dic
     outcome, is_end_known = _outcome(last, is_answered=bool(connected))
     return {
         "call_sid": call_sid,
-        "trace_id": blake2b(call_sid.encode("utf-8", "replace"), digest_size=16).hexdigest(),
+        "trace_id": minted_trace_id(call_sid),
         "site": site,
         "pbx": pbx,
         "direction": Direction.INBOUND if is_outside else Direction.INTERNAL,

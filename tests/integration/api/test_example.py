@@ -24,4 +24,6 @@ def test_the_receptionist_answers_a_simulated_call_and_its_transcript_is_at_both
     for speaker, text in SCRIPT:
         assert any(speaker in line and text in line for line in here.splitlines()), text
         assert any(speaker in line and text in line for line in there.splitlines()), text
+    trace_id = "0af7651916cd43dd8448eb211c80319c"  # the trunk's
+    assert f"as its child,     00-{trace_id}-" in done.stdout
     assert "7 interactions in all" in there

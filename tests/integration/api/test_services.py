@@ -9,6 +9,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
+from agent.calls.traces import span_id
 from agent.calls.wishes import Limits
 from tests.integration.api.running import RunningApi, running_api
 from tests.integration.live.desks import CALL
@@ -40,7 +41,7 @@ async def test_a_service_reads_and_writes_a_call_and_each_answer_tells_the_revis
     written = await service.patch(f"{AT}/context", json={"variables": {"vip": True}, "crm": {"id": 7}})
 
     assert (read.status_code, read.headers["etag"], read.json()["caller_name"]) == (200, '"1"', "Ayşe Yılmaz")
-    assert read.headers["traceparent"] == f"00-{CALL.trace_id}-{CALL.trace_id[16:]}-01"
+    assert read.headers["traceparent"] == f"00-{CALL.trace_id}-{span_id(CALL.call_sid)}-01"
     assert (written.status_code, written.headers["etag"], written.json()["revision"]) == (200, '"2"', 2)
     context = await context_of(service)
     assert (context["variables"], context["crm"], context["revision"]) == ({"vip": True}, {"id": 7}, 2)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent import tracing
-from agent.calls.span import span_id
+from agent.calls.traces import span_id
 from agent.tracing import SpanExporter
 from config.settings import TracingSettings
 from sync.backoff import Backoff
@@ -97,6 +97,20 @@ async def test_a_call_that_failed_is_a_span_with_an_error() -> None:
         exporter.add(row(1, disposition=Disposition.CONGESTION, answer_time=None, end_time=START), None)
         (span,) = await collector.spans(1)
     assert (span["status"], span["events"]) == ({"code": 2}, [])
+
+
+async def test_a_call_that_came_with_a_trace_is_a_child_in_it_unless_it_is_not_sampled() -> None:
+    def traced(number: int, *, sampled: bool) -> Any:  # Any: columns
+        entry = {"at": START.isoformat(), "event": "traced", "parent": "b7ad6b7169203331", "sampled": sampled}
+        return row(number, trace_id="0af7651916cd43dd8448eb211c80319c", timeline=[entry])
+
+    collector = Collector()
+    async with exporting(collector) as exporter:
+        exporter.add(traced(1, sampled=False), "acme")
+        exporter.add(traced(2, sampled=True), "acme")
+        (span,) = await collector.spans(1)
+    assert (span["traceId"], span["parentSpanId"]) == ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
+    assert (span["spanId"], exporter.dropped) == (span_id(sid(2)), 0)
 
 
 async def test_what_a_busy_collector_does_not_take_is_sent_again_and_what_it_refuses_is_dropped() -> None:

@@ -161,6 +161,14 @@ async def test_without_any_change_nothing_is_changed(site: Site, name: str) -> N
     assert await site.all_of() == before
 
 
+async def test_a_trace_that_came_with_a_call_stays_whatever_a_rebuild_hears(site: Site) -> None:
+    await site.hears(frames("inbound_answered"))
+    await site.do("UPDATE call SET trace_id = '0af7651916cd43dd8448eb211c80319c'")
+
+    assert (await site.rebuilds()).changed == 0
+    assert await site.rows("SELECT trace_id FROM call") == [("0af7651916cd43dd8448eb211c80319c",)]
+
+
 async def test_a_trunk_that_is_known_now_changes_direction_and_revision_and_is_sent_again(site: Site) -> None:
     await site.hears(frames("inbound_answered"), rules=BLIND, tenancy=TenancySettings(default="acme"))
     await site.is_sent()

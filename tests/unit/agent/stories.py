@@ -27,6 +27,7 @@ from agent.calls.events import (
 )
 from agent.calls.live_call import LiveCall
 from agent.calls.model import CallModel
+from agent.calls.traces import TraceParent
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 DID = "902125551001"
@@ -66,8 +67,10 @@ class Story:
     def from_phone(self, dialled: str, *, phone: str = "101") -> Self:
         return self.opens("a", f"PJSIP/{phone}", number=phone, exten=dialled, context="internal")
 
-    def app(self, application: str, data: str = "", *, name: str = "a", exten: str = "s") -> Self:
-        return self.say(AppStarted(self.at, self.channel(name), self.linked, "c", exten, application, data))
+    def app(
+        self, application: str, data: str = "", *, name: str = "a", exten: str = "s", trace: TraceParent | None = None
+    ) -> Self:
+        return self.say(AppStarted(self.at, self.channel(name), self.linked, "c", exten, application, data, trace))
 
     def dials(self, name: str, endpoint: str, *, by: str | None = "a", string: str | None = None) -> Self:
         number = endpoint.partition("/")[2]

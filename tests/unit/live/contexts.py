@@ -6,10 +6,12 @@ from typing import Any
 from fakeredis import FakeAsyncRedis, FakeServer
 
 from agent.calls.context import CallContext, CallState, Participant, TaskState
+from agent.calls.traces import traceparent
 from agent.live.feed import FactsOnly
 from agent.live.store import ContextStore
 from agent.live.weaving import Woven
 
+_TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 START = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 
 
@@ -17,7 +19,8 @@ def facts(number: int = 1, *, tenant: str | None = "acme", seconds: float = 0, *
     """What the tracker tells of a call so many seconds after its start."""
     values: dict[str, Any] = {
         "call_sid": f"istanbul-1:main:{number}",
-        "trace_id": "0af7651916cd43dd8448eb211c80319c",
+        "trace_id": _TRACE_ID,
+        "traceparent": traceparent(f"istanbul-1:main:{number}", _TRACE_ID, sampled=True),
         "tenant_id": tenant,
         "site": "istanbul-1",
         "pbx": "main",

@@ -5,9 +5,11 @@ from itertools import islice
 
 import pytest
 
+from agent.calls.span import span_of
+from agent.calls.traces import minted_trace_id, parse_traceparent
 from agent.simulator.exchange import Exchange
 from agent.simulator.playing import PlayedCall
-from agent.simulator.scenarios import SCENARIOS, plan_call, plan_calls
+from agent.simulator.scenarios import SCENARIOS, plan_call, plan_calls, traced
 from agent.simulator.truth import Cut, SimulatedCall
 from sync.models import Direction, Disposition, Status
 from tests.unit.simulator.played import START_US, differences, new_exchange, play, play_on, rows_of
@@ -35,6 +37,20 @@ def test_the_product_tells_every_kind_of_call_as_it_was(name: str) -> None:
     assert len(played.truths) == len(rows) == 12
     for truth in played.truths:
         assert differences(truth, rows[truth.native_id]) == {}
+
+
+def test_what_comes_from_outside_may_bring_a_trace_and_is_told_to_be_part_of_it() -> None:
+    played = play(traced(islice(plan_calls(7), 60), 7))
+
+    rows = rows_of(played.events)
+
+    found = {truth.native_id: parse_traceparent(truth.traceparent) for truth in played.truths if truth.traceparent}
+    assert len(found) == sum(truth.direction is Direction.INBOUND for truth in played.truths) > 20
+    assert {parent.sampled for parent in found.values() if parent} == {True, False}
+    for native_id, row in rows.items():
+        parent = found.get(native_id)
+        assert row["trace_id"] == (parent.trace_id if parent else minted_trace_id(row["call_sid"]))
+        assert span_of(row, None).get("parentSpanId") == (parent.span_id if parent else None)
 
 
 def test_the_product_keeps_three_hundred_mixed_calls_apart() -> None:
