@@ -404,6 +404,7 @@ class CallModel:
                 call.caller_channel = leg.channel  # the phone behind the Local channel that the call began with
                 call.caller_number, call.caller_name = leg.number, event.caller_name or root.caller_name
                 call.note_leg(event.at, "began", leg)
+        call.accept_trace(event.trace, leg, event.at, is_found=event.age_seconds is not None)
         if event.up:
             services.mark_up(call, leg, event.at)
         if event.age_seconds is not None:
@@ -425,7 +426,6 @@ class CallModel:
             linked={event.linked, native_id},
             caller_channel="" if is_begun_by_dialplan else native_id,
             # A channel of a call whose first one was never told of: it began before anybody listened.
-        call.accept_trace(event.trace, leg, event.at, is_found=event.age_seconds is not None)
             start_estimated=event.age_seconds is not None or event.channel != native_id,
         )
         for linked in call.linked:
@@ -460,6 +460,7 @@ class CallModel:
 
     def _seen_again(self, call: LiveCall, leg: Leg, event: ChannelOpened) -> None:
         """A snapshot lists a channel: what was missed while nobody listened is taken from it."""
+        call.accept_trace(event.trace, leg, event.at)
         if leg.listed_only and event.age_seconds is None:
             self._opening_told(call, leg, event)
         if event.up and leg.up_at is None:
@@ -481,7 +482,6 @@ class CallModel:
         since = self._blind_since
         if since is not None:
             leg.hears_music = False  # whatever it waited for, it is elsewhere now
-        call.accept_trace(event.trace, leg, event.at)
         if bridge:
             # They may have met at any moment while nobody listened; a call known to be answered has talked since then.
             met_at = since if since is not None and call.answered_at is not None else event.at

@@ -341,6 +341,7 @@ class _Line(asyncio.Protocol):
             self._ask_for_writers(source)
         self._send()
         found = await asyncio.to_thread(condition.findings_of, self._settings)
+        found |= condition.trace_findings(self._settings, untraced_calls=self.interpreter.untraced_calls)
         warnings = self._status.warnings
         for name in [name for name in warnings if name.startswith(_OF_CONFIGURATION)]:
             del warnings[name]
@@ -368,7 +369,6 @@ class _Line(asyncio.Protocol):
         """Ask for all channels; the ping behind it tells when everything said before the list has come too."""
         self._pinged_at = self._now()
         self._session.action("CoreShowChannels", then=self._list_began)
-        found |= condition.trace_findings(self._settings, untraced_calls=self.interpreter.untraced_calls)
         self._session.action("Ping", then=self._list_ended)
         self._send()
 

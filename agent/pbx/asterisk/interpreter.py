@@ -16,9 +16,9 @@ from agent.pbx.asterisk.translate import translate
 from agent.pbx.feed import LINE_LOST
 from agent.pbx.text import DEFAULT_ENCODING
 
-# Everything the PBX said before it listed its channels has been received.
 log = logging.getLogger(__name__)
 
+# Everything the PBX said before it listed its channels has been received.
 SNAPSHOT_TAKEN: Final = b"\0snapshot taken"
 
 MAX_LISTED: Final = 100_000  # channels; a longer list is no Asterisk's, and tells nothing
@@ -32,9 +32,9 @@ class AsteriskInterpreter:
 
     def __init__(self, encoding: str = DEFAULT_ENCODING, *, trace_variable: str = "TRACEPARENT") -> None:
         self._encoding = encoding
-        self._listed: set[str] | None = None  # None: no list is being received
         self._trace_variable = trace_variable
         self.untraced_calls = 0  # that began since a channel bore a trace context
+        self._listed: set[str] | None = None  # None: no list is being received
         self._complete = False
 
     def interpret(self, frame: bytes, arrived_at: datetime) -> CallEvent | None:
