@@ -196,8 +196,12 @@ class Probe:
             unfilled_seconds=seconds,
             sources=tuple(_source(source) for source in self._sources if source.pbx == line.pbx),
             coverage=CoverageHealth.model_validate(counts.as_dict()) if counts is not None else None,
-            warnings=(*line.warnings.values(), *self._ignored(line.pbx)),
+            warnings=(*self._doubts(line.pbx), *line.warnings.values(), *self._ignored(line.pbx)),
         )
+
+    def _doubts(self, pbx: str) -> Iterator[str]:
+        if (doubt := self._tracker.clock_doubt(pbx)) is not None:
+            yield doubt
 
     def _ignored(self, pbx: str) -> Iterator[str]:
         if ignored := self._tracker.ignored_channels(pbx):

@@ -346,6 +346,22 @@ class SnapshotTaken:
     channels: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class ClockDoubted:
+    """The clock is certainly wrong: it shows a time before what was seen already, or before there was this program."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ClockStepped:
+    """The clock was set by so many `seconds`, and shows `at` now; `is_trusted` if no doubt about it is left."""
+
+    at: datetime
+    seconds: float
+    is_trusted: bool
+
+
 # What happens to one leg that is known already.
 LegEvent = (
     ChannelRenamed
@@ -373,4 +389,4 @@ LegEvent = (
     | CutOff
     | ChannelClosed
 )
-CallEvent = ChannelOpened | LegEvent | LineLost | SnapshotTaken
+CallEvent = ChannelOpened | LegEvent | LineLost | SnapshotTaken | ClockDoubted | ClockStepped

@@ -27,6 +27,8 @@ from agent.calls.events import (
     ChannelRenamed,
     ChannelRinging,
     ChannelUp,
+    ClockDoubted,
+    ClockStepped,
     ConferenceJoined,
     CutOff,
     DialBegan,
@@ -48,6 +50,7 @@ from agent.calls.events import (
 )
 from agent.calls.leg import Leg, leg_number
 from agent.calls.live_call import MAX_LEGS, MAX_LINKED, LiveCall
+from agent.calls.reclocking import Reclocking, moved
 from agent.calls.rules import CallRules, endpoint_of, queue_name
 from agent.calls.services import DIALLED_LEG, SPECIAL_EXTENSIONS
 from agent.calls.tenancy import Assignment, CallFacts
@@ -102,6 +105,8 @@ class CallModel:
         self._changed: dict[str, LiveCall] = {}
         self._ended: list[LiveCall] = []
         self._forgotten: list[LiveCall] = []
+        self._repaired: list[LiveCall] = []
+        self._reclocking = Reclocking()
         self._gone_channels = _Recent()
         self._gone_linked = _Recent()
         self._last_heard_at: datetime | None = None
@@ -172,6 +177,18 @@ class CallModel:
         forgotten, self._forgotten = self._forgotten, []
         return forgotten
 
+    @property
+    def doubts_clock(self) -> bool:
+        """Whether the clock was told to be wrong, and not yet that it is right."""
+        return self._reclocking.is_doubted
+
+    def take_repaired(self) -> list[LiveCall]:
+        """Calls that ended earlier, and whose times have been put right since the last time."""
+        if not self._repaired:
+            return []
+        repaired, self._repaired = self._repaired, []
+        return repaired
+
     def apply(self, event: CallEvent) -> None:
         """Take in what happened. Events about channels never seen change nothing; no order of events raises."""
         match event:
@@ -182,6 +199,10 @@ class CallModel:
                 self._blind_since = self._blind_since or event.at
             case SnapshotTaken():
                 self._snapshot_taken(event)
+            case ClockDoubted():
+                self._reclocking.doubt()
+            case ClockStepped():
+                self._clock_stepped(event)
             case DialBegan() | DialEnded():
                 self._happened(event.dest, event.linked, event)
             case ChannelRenamed():
@@ -552,6 +573,7 @@ class CallModel:
         call.assignment = self.assign(call.facts())
         self._unlink(call)
         self._ended.append(call)
+        self._reclocking.ended(call, at)
 
     def _unlink(self, call: LiveCall) -> None:
         for linked in call.linked:
@@ -559,6 +581,18 @@ class CallModel:
                 del self._by_linked[linked]
                 self._gone_linked.add(linked)
         self._changed.pop(call.call_sid, None)
+
+    # The clock
+
+    def _clock_stepped(self, event: ClockStepped) -> None:
+        live = self.live_calls()
+        self._repaired += self._reclocking.step(event, live)
+        by = timedelta(seconds=event.seconds)
+        if self._last_heard_at is not None:
+            self._last_heard_at = moved(self._last_heard_at, by)
+        if self._blind_since is not None:
+            self._blind_since = moved(self._blind_since, by)
+        self._changed.update((call.call_sid, call) for call in live)
 
     # Blindness
 

@@ -28,6 +28,7 @@ _REASONS: Final = {
     "still_live": "still going on",
     "not_told": "the journal tells no such call",
     "erased": "their person was erased",
+    "clock_set_right": "their times were put right after they had ended, when the clock was",
 }
 
 

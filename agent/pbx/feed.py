@@ -38,6 +38,10 @@ class Feed(Protocol):
         """
         ...
 
+    def clock_set(self, at: datetime, seconds: float) -> None:
+        """The clock by which this PBX is timed was set by so many seconds, and what comes next is timed by it so."""
+        ...
+
     async def wait_for_room(self) -> None:
         """Return at once while there is room; else when the store has caught up. Reading stops meanwhile."""
         ...

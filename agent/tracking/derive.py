@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from agent.calls.events import CallEvent, DialBegan, DialEnded, LineLost, SnapshotTaken
+from agent.calls.events import CallEvent, ClockDoubted, ClockStepped, DialBegan, DialEnded, LineLost, SnapshotTaken
 from agent.calls.live_call import LiveCall
 from agent.calls.model import CallModel
 from agent.calls.rules import CallRules
@@ -80,6 +80,10 @@ class Derivation:
         self.model.take_forgotten()
         return [self._derived(call) for call in self.model.take_ended()]
 
+    def take_repaired(self) -> list[LiveCall]:
+        """Calls that ended earlier, and whose times were put right since the last time."""
+        return self.model.take_repaired()
+
     def _meaning(self, frame: bytes, at: datetime) -> CallEvent | None:
         if frame == ABANDONED:
             return SnapshotTaken(at, frozenset())
@@ -141,7 +145,7 @@ def row_so_far(call: LiveCall, at: datetime) -> dict[str, Any]:  # Any: the colu
 def channels_of(event: CallEvent) -> tuple[str, ...]:
     """The channels that an event is about."""
     match event:
-        case LineLost() | SnapshotTaken():
+        case LineLost() | SnapshotTaken() | ClockDoubted() | ClockStepped():
             return ()
         case DialBegan(channel=str(channel)):
             return (event.dest, channel)

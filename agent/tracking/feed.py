@@ -4,16 +4,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple, Protocol
 
-from agent.calls.events import CallEvent, LineLost, SnapshotTaken
+from agent.calls.events import CallEvent, ClockDoubted, ClockStepped, LineLost, SnapshotTaken
 from agent.calls.live_call import LiveCall
 from agent.calls.model import CallModel
+from agent.pbx.clock import mark_of
 from agent.pbx.feed import LINE_LOST, Blind, BlindReason, Interpreter
 from agent.store.journal import Journal
 from agent.store.segment import Frame, Segment
 from agent.store.writer import FinishedCall, GapClosed, GapOpened, Group, LiveAnchor
+from agent.tracking.doubt import ClockDoubt
 
 log = logging.getLogger(__name__)
 
@@ -52,15 +54,36 @@ class Keeper(Protocol):
         ...
 
 
+class _Stretch(NamedTuple):
+    """Frames in the order in which they came, by one clock."""
+
+    first_at: datetime
+    monotonic_ns: int
+    frames: list[Frame]
+
+
 class PbxFeed:
     """One PBX's frames on their way into the model and the journal; implements `agent.pbx.feed.Feed`."""
 
-    def __init__(self, pbx: str, *, model: CallModel, interpreter: Interpreter, keeper: Keeper, boot_id: str) -> None:
+    def __init__(
+        self,
+        pbx: str,
+        *,
+        model: CallModel,
+        interpreter: Interpreter,
+        keeper: Keeper,
+        boot_id: str,
+        now: Callable[[], datetime],
+    ) -> None:
         self._keeper = keeper
+        self._now = now
         self._boot_id = boot_id
         self._pbx = pbx
         self.model = model
         self._interpreter = interpreter  # only for the replay; live, the connector interprets
+        self._doubt = ClockDoubt()
+        self._began_blind: datetime | None = None  # the gap that was open when the clock was first looked at
+        self._heard: list[_Stretch] = []  # by clocks that were set since
         self._frames: list[Frame] = []
         self._first_at: datetime | None = None
         self._first_monotonic_ns = 0
@@ -88,12 +111,14 @@ class PbxFeed:
             self.model.take_opened()
             self.model.take_changed()
             self.model.take_forgotten()
+            self.model.take_repaired()
             self._gone = sorted(anchors.keys() - {call.call_sid for call in (*self.model.live_calls(), *self._ended)})
+        self._look_at_clock(self._now(), last_at)
         if last_at is not None:
             self._append(LINE_LOST)
             self.model.apply(LineLost(last_at))
             self._gaps.append(GapOpened(self._pbx, last_at, BlindReason.AGENT_DOWN, "the agent was not running"))
-            self._blind_since = last_at
+            self._blind_since = self._began_blind = last_at
         restored = self.model.live_calls()
         for call in restored:
             self._keeper.tell_live(call)
@@ -102,6 +127,17 @@ class PbxFeed:
         if self._gone:
             facts = {"pbx": self._pbx, "calls": len(self._gone)}
             log.error("live calls cannot be found in the journal; those the PBX still has are followed", extra=facts)
+
+    def _look_at_clock(self, now: datetime, last_at: datetime | None) -> None:
+        if self._doubt.begin(now, last_at):
+            log.error("the clock is wrong: %s", self._doubt.words, extra={"pbx": self._pbx})
+            self._mark(ClockDoubted(now))
+        elif self.model.doubts_clock:  # it was put right while nobody listened
+            self._mark(ClockStepped(now, 0.0, is_trusted=True))
+
+    def _mark(self, event: ClockDoubted | ClockStepped) -> None:
+        self._append(mark_of(event), event.at)
+        self.model.apply(event)
 
     def abandon(self, at: datetime) -> None:
         """Nobody will hear this PBX any more: its live calls end where they were last heard of."""
@@ -120,17 +156,43 @@ class PbxFeed:
 
     # agent.pbx.feed.Feed
 
+    @property
+    def clock_doubt(self) -> str | None:
+        """Why this machine's clock must be wrong, a sentence; None if nothing speaks against it."""
+        return self._doubt.words
+
+    def clock_set(self, at: datetime, seconds: float) -> None:
+        """Live calls are told by the clock as it is now, and what waited for a clock that is right."""
+        settled = self._doubt.is_settled_at(at)
+        event = ClockStepped(at, seconds, is_trusted=settled)
+        log.warning(
+            "the clock was set" if seconds else "the clock is right again",
+            extra={"pbx": self._pbx, "seconds": round(seconds, 3)},
+        )
+        self._close_stretch()  # the moments of a segment's frames are told from its first one
+        self._append(mark_of(event), at)
+        if settled:
+            self._gaps += self._doubt.settle(seconds, blind_since=self._began_blind)
+        self._apply(event)
+
+    def _tell_gap(self, gap: GapOpened | GapClosed) -> None:
+        if not self._doubt.holds(gap):
+            self._gaps.append(gap)
+
     def heard(self, frame: bytes, event: CallEvent | None, at: datetime, *, blind: Blind | None = None) -> None:
         """One frame and what it means; why nothing is heard after it."""
+        if self._doubt.is_settled_at(at):
+            self.clock_set(at, 0.0)  # nobody set it: it has come by itself to where it must have been
         self._append(frame, at)
         if isinstance(event, LineLost):
             blind = blind or Blind(BlindReason.LINE_LOST)
-            self._gaps.append(GapOpened(self._pbx, event.at, blind.reason, blind.detail))
+            self._tell_gap(GapOpened(self._pbx, event.at, blind.reason, blind.detail))
             self._blind_since = event.at
             self.listed = None
         elif self._blind_since is not None:
-            # A clock that was set back meanwhile must not keep the gap open.
-            self._gaps.append(GapClosed(self._pbx, max(at, self._blind_since)))
+            if not self._doubt.holds(GapClosed(self._pbx, at)):
+                # A clock that was set back meanwhile must not keep the gap open.
+                self._gaps.append(GapClosed(self._pbx, max(at, self._blind_since)))
             self._blind_since = None
         if event is not None:
             self._apply(event)
@@ -145,10 +207,15 @@ class PbxFeed:
         """Return when reading may go on."""
         await self._keeper.wait_for_room()
 
+    def _close_stretch(self) -> None:
+        if self._first_at is not None:
+            self._heard.append(_Stretch(self._first_at, self._first_monotonic_ns, self._frames))
+            self._frames, self._first_at = [], None
+
     def _append(self, frame: bytes, at: datetime | None = None) -> None:
         monotonic_ns = time.monotonic_ns()
         if self._first_at is None:
-            self._first_at, self._first_monotonic_ns = at or datetime.now(UTC), monotonic_ns
+            self._first_at, self._first_monotonic_ns = at or self._now(), monotonic_ns
         self._frames.append(Frame((monotonic_ns - self._first_monotonic_ns) // 1000, frame))
         self.waiting_bytes += len(frame) + FRAME_OVERHEAD_BYTES
         self._keeper.wake()
@@ -173,29 +240,34 @@ class PbxFeed:
     def take(self, next_segment_id: Callable[[], int]) -> Group:
         """What was heard since the last time, to be committed."""
         gaps, self._gaps = self._gaps, []
-        if self._first_at is None:
+        self._close_stretch()
+        if not self._heard:
             return Group(gaps=gaps)
-        segment = Segment(
-            id=next_segment_id(),
-            pbx=self._pbx,
-            boot_id=self._boot_id,
-            connection=self._connection,
-            first_at=self._first_at,
-            monotonic_ns=self._first_monotonic_ns,
-            frames=self._frames,
-        )
+        heard, self._heard, self.waiting_bytes = self._heard, [], 0
+        segments = [
+            Segment(
+                id=next_segment_id(),
+                pbx=self._pbx,
+                boot_id=self._boot_id,
+                connection=self._connection,
+                first_at=stretch.first_at,
+                monotonic_ns=stretch.monotonic_ns,
+                frames=stretch.frames,
+            )
+            for stretch in heard
+        ]
         self._connection += any(isinstance(gap, GapOpened) for gap in gaps)
-        self._frames, self._first_at, self.waiting_bytes = [], None, 0
         opened = [call for call in self.model.take_opened() if call.ended_at is None]
         ended, self._ended = [*self._ended, *self.model.take_ended()], []
         forgotten = self.model.take_forgotten()
         gone, self._gone = [*self._gone, *(call.call_sid for call in forgotten)], []
         for call in (*ended, *forgotten):
             self._keeper.tell_live(call)
+        told = [*ended, *(call for call in self.model.take_repaired() if call not in ended)]
         return Group(
-            segments=[segment],
-            opened=[LiveAnchor(call.call_sid, self._pbx, segment.id, call.started_at) for call in opened],
-            finished=[FinishedCall(call.to_row(), call.assignment.tenant) for call in ended],
+            segments=segments,
+            opened=[LiveAnchor(call.call_sid, self._pbx, segments[0].id, call.started_at) for call in opened],
+            finished=[FinishedCall(call.to_row(), call.assignment.tenant) for call in told],
             forgotten=gone,
             moved=[(call.call_sid, call.merged_into) for call in forgotten if call.merged_into is not None],
             gaps=gaps,

@@ -185,6 +185,7 @@ class Rebuild:
             for segment in part.segments:
                 await self._hear_segment(derivation, segment)
                 ready += [_retold(call) for call in derivation.take_ended() if self._is_wanted(call, pending)]
+                derivation.take_repaired()  # these are left as they are stored
                 self._progress.heard_until = segment.last_at
                 if len(ready) >= _STEP:
                     await self._settle(ready)

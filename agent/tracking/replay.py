@@ -55,6 +55,8 @@ async def replay(
             result.ended += 1
             result.parts += not derived.is_whole
             finished.append(_finished(derived.call, derived.call.to_row(), lengths_known=lengths_known))
+        repaired = derivation.take_repaired()
+        finished += [_finished(call, call.to_row(), lengths_known=lengths_known) for call in repaired]
         if len(finished) >= _STEP:
             await writer.commit(Group(finished=finished))
             finished.clear()

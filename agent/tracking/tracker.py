@@ -28,6 +28,7 @@ from agent.store.context_log import finished_with
 from agent.store.journal import Journal
 from agent.store.writer import CommitResult, FinishedCall, Group, Writer
 from agent.tracking.feed import FRAME_OVERHEAD_BYTES, MAX_WAITING_BYTES, PbxFeed
+from config import failpoints
 from config.settings import TenancySettings
 
 log = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ class Tracker:
     def add_pbx(self, name: str, *, rules: CallRules, interpreter: Interpreter) -> PbxFeed:
         """The feed of one PBX, to be restored before its connector starts."""
         model = CallModel(site=self._site, pbx=name, rules=rules, assign=self._assign)
-        feed = PbxFeed(name, model=model, interpreter=interpreter, keeper=self, boot_id=self._boot_id)
+        feed = PbxFeed(name, model=model, interpreter=interpreter, keeper=self, boot_id=self._boot_id, now=self._now)
         self._feeds[name] = feed
         return feed
 
@@ -141,6 +142,10 @@ class Tracker:
     def ignored_channels(self, pbx: str) -> int:
         """Channels of a PBX that were not followed, because more were open than can be honest."""
         return self._feeds[pbx].model.ignored_channels
+
+    def clock_doubt(self, pbx: str) -> str | None:
+        """Why the clock that a PBX's calls are timed by must be wrong, a sentence."""
+        return self._feeds[pbx].clock_doubt
 
     def listed(self, pbx: str) -> SnapshotTaken | None:
         """The channels that a PBX told last that it has; None while it is not heard."""
@@ -246,6 +251,7 @@ class Tracker:
         finally:
             self._committing_since = None
         self._keep_for_later(Group())
+        failpoints.hit("tracker.committed")  # and the live store still holds what has ended
         status = self.status
         if status.store_error is not None:
             log.info("the local database can be written again")

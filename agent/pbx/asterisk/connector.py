@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +16,9 @@ from agent.errors import PbxLost, PbxRefused
 from agent.pbx.asterisk import condition
 from agent.pbx.asterisk.interpreter import SNAPSHOT_TAKEN, AsteriskInterpreter
 from agent.pbx.asterisk.protocol import MAX_FRAME_BYTES, AmiMessage, AmiSession, SessionState
+from agent.pbx.asterisk.translate import event_time, stamp_of
 from agent.pbx.asterisk.writers import not_loaded, writers_of
+from agent.pbx.clock import LineClock
 from agent.pbx.feed import LINE_LOST, Blind, BlindReason, Feed, LineState, LineStatus
 from agent.pbx.text import DEFAULT_ENCODING
 from config.settings import AsteriskSettings, SourceSettings
@@ -42,6 +45,11 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def _since_boot() -> float:
+    """Seconds, those of a suspended machine too."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class AsteriskConnector:
     """One PBX's line. `status` is kept current for operators; `run` ends only by cancellation."""
 
@@ -53,12 +61,15 @@ class AsteriskConnector:
         backoff: Backoff,
         encoding: str = DEFAULT_ENCODING,
         now: Callable[[], datetime] = _utc_now,
+        since_boot: Callable[[], float] = _since_boot,
     ) -> None:
         self._settings = settings
         self._feed = feed
         self._backoff = backoff
         self._encoding = encoding  # of what is no UTF-8
         self._now = now
+        self._since_boot = since_boot
+        self._clock = LineClock()
         self.status = LineStatus(pbx=settings.name, address=f"{settings.host}:{settings.port}")
 
     async def run(self) -> None:
@@ -115,6 +126,8 @@ class AsteriskConnector:
             status=self.status,
             encoding=self._encoding,
             now=self._now,
+            clock=self._clock,
+            since_boot=self._since_boot,
             on_ready=self._backoff.succeeded,
         )
         try:
@@ -163,12 +176,16 @@ class _Line(asyncio.Protocol):
         status: LineStatus,
         encoding: str,
         now: Callable[[], datetime],
+        clock: LineClock,
+        since_boot: Callable[[], float],
         on_ready: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._feed = feed
         self._status = status
         self._now = now
+        self._clock = clock
+        self._since_boot = since_boot
         self._on_ready = on_ready
         self.interpreter = AsteriskInterpreter(encoding, trace_variable=settings.trace_variable)
         self._session = AmiSession(
@@ -187,6 +204,7 @@ class _Line(asyncio.Protocol):
         self._list_is_complete = False
         self._has_said_goodbye = False
         self._pinged_at: datetime | None = None
+        self._pinged_boot = 0.0
         self.was_ready = False
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -216,7 +234,13 @@ class _Line(asyncio.Protocol):
             self._tell_oversized()
         if not self.was_ready and self._session.state is SessionState.READY:
             self._ready(arrived_at)
+        boot = self._since_boot()
+        self._clock.arrived(arrived_at.timestamp(), boot)
+        # One look at the last word of a read tells whether the words of it have to be looked at one by one.
+        was_set = bool(messages) and self._clock.may_be_set(stamp_of(messages[-1]), boot)
         for message in messages:
+            if was_set and (step := self._clock.step_before(stamp_of(message), boot)):
+                self._feed.clock_set(event_time(message, arrived_at), step)
             if message.name == "FullyBooted":
                 self._booted.set()
             elif message.name == "Shutdown":
@@ -291,7 +315,7 @@ class _Line(asyncio.Protocol):
 
     async def _ping(self) -> None:
         self._heard.clear()
-        self._pinged_at = self._now()
+        self._pinged_at, self._pinged_boot = self._now(), self._since_boot()
         self._session.action("Ping", then=self._ponged)
         self._send()
         try:
@@ -303,6 +327,9 @@ class _Line(asyncio.Protocol):
             raise PbxLost("the PBX no longer answers, though the connection is open") from None
 
     def _ponged(self, message: AmiMessage) -> None:
+        stamp = stamp_of(message)
+        if stamp is not None and (step := self._clock.ponged(stamp, self._pinged_boot, self._since_boot())):
+            self._feed.clock_set(datetime.fromtimestamp(stamp, UTC), step)
         sent, now = (self._pinged_at or self._now()).timestamp(), self._now().timestamp()
         if not 0 <= now - sent <= _PONG_TELLS_SECONDS and self._status.clock_offset_seconds is not None:
             return
@@ -367,7 +394,7 @@ class _Line(asyncio.Protocol):
 
     def _list_channels(self) -> None:
         """Ask for all channels; the ping behind it tells when everything said before the list has come too."""
-        self._pinged_at = self._now()
+        self._pinged_at, self._pinged_boot = self._now(), self._since_boot()
         self._session.action("CoreShowChannels", then=self._list_began)
         self._session.action("Ping", then=self._list_ended)
         self._send()

@@ -1,7 +1,7 @@
 """What the frames of one Asterisk mean, live or replayed from the journal: the only state between two frames is the
 list of channels being received.
 
-Beside AMI's frames the journal holds two marks of the agent's own, which no PBX can send because they begin with NUL.
+Beside AMI's frames the journal holds marks of the agent's own, which no PBX can send because they begin with NUL.
 """
 
 import logging
@@ -13,6 +13,7 @@ from agent.calls.events import AppStarted, CallEvent, ChannelOpened, LineLost, S
 from agent.calls.traces import parse_traceparent
 from agent.pbx.asterisk.protocol import AmiMessage
 from agent.pbx.asterisk.translate import translate
+from agent.pbx.clock import event_of_mark
 from agent.pbx.feed import LINE_LOST
 from agent.pbx.text import DEFAULT_ENCODING
 
@@ -96,4 +97,4 @@ class AsteriskInterpreter:
         if frame == SNAPSHOT_TAKEN and self._listed is not None and self._complete:
             listed, self._listed, self._complete = self._listed, None, False
             return SnapshotTaken(arrived_at, frozenset(listed)) if len(listed) <= MAX_LISTED else None
-        return None
+        return event_of_mark(frame, arrived_at)

@@ -69,12 +69,18 @@ def translate(message: AmiMessage, arrived_at: datetime) -> CallEvent | None:
 
 
 def event_time(message: AmiMessage, arrived_at: datetime) -> datetime:
-    """The `Timestamp` header (epoch.microseconds), else the arrival."""
+    """The `Timestamp` header, else the arrival."""
+    seconds = stamp_of(message)
+    return arrived_at if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def stamp_of(message: AmiMessage) -> float | None:
+    """The `Timestamp` header, epoch.microseconds: seconds since 1970; None if it tells no time of an event."""
     try:
         seconds = float(message.get("timestamp"))
     except ValueError:
-        return arrived_at
-    return datetime.fromtimestamp(seconds, UTC) if _OLDEST < seconds < _NEWEST else arrived_at
+        return None
+    return seconds if _OLDEST < seconds < _NEWEST else None
 
 
 def text_or_none(value: str) -> str | None:

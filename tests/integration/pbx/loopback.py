@@ -148,6 +148,7 @@ class Ear:
         self.frames: list[bytes] = []
         self.events: list[CallEvent] = []
         self.blind: list[Blind] = []
+        self.clock_steps: list[float] = []
         self._room = asyncio.Event()
         self._room.set()
 
@@ -158,6 +159,10 @@ class Ear:
             self.blind.append(blind)
         if event is not None:
             self.events.append(event)
+
+    def clock_set(self, at: datetime, seconds: float) -> None:
+        assert at.tzinfo is not None
+        self.clock_steps.append(seconds)
 
     async def wait_for_room(self) -> None:
         await self._room.wait()

@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import socket
+import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -495,6 +497,24 @@ async def test_the_list_of_channels_comes_in_time_whatever_the_wall_clock_does()
             await line.list_channels("1.1")
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_clock_that_is_set_is_told_before_the_first_word_that_is_timed_by_it() -> None:
+    ear = Ear()
+    async with Pbx() as pbx, connected(settings(pbx.port), ear):
+        line = await pbx.called()
+        await line.log_in()
+        now = time.time()
+        for number, stamp in enumerate((now, now + 3600, now + 3601), start=1):
+            frame = HANGUP + f"\r\nTimestamp: {stamp:.6f}\r\nNumber: {number}".encode()
+            line.send_raw(frame + b"\r\n\r\n")
+            await until(partial(_has_heard, ear, frame))
+
+        assert [round(step / 10) for step in ear.clock_steps] == [360]
+
+
+def _has_heard(ear: Ear, frame: bytes) -> bool:
+    return frame in ear.frames
 
 
 async def test_a_connector_that_is_stopped_leaves_the_line() -> None:

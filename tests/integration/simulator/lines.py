@@ -115,6 +115,9 @@ class Listener:
             self.rows[call.native_id] = call.to_row() | {"tenant": call.assignment.tenant}
         self._news.set()
 
+    def clock_set(self, at: datetime, seconds: float) -> None:
+        raise AssertionError(f"nobody set the clock, by {seconds} s")
+
     async def wait_for_room(self) -> None:
         return
 

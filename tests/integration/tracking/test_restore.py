@@ -1,7 +1,7 @@
 """What the agent knows again after a crash, on a real database: one process's life after the other."""
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ from agent.calls.rules import CallRules
 from agent.pbx.asterisk.interpreter import SNAPSHOT_TAKEN, AsteriskInterpreter
 from agent.store.engine import Store, open_store
 from agent.store.journal import Journal
+from agent.store.moments import moment_text
 from agent.store.writer import Writer
 from agent.tracking.tracker import Tracker
 from config.settings import TenancySettings
@@ -93,8 +94,12 @@ class Life:
         return await self.rows("SELECT call_sid, revision, start_time, end_time, end_estimated FROM call ORDER BY id")
 
 
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 @asynccontextmanager
-async def life(database: Path) -> AsyncIterator[Life]:
+async def life(database: Path, *, now: Callable[[], datetime] = utc_now) -> AsyncIterator[Life]:
     async with open_store(database) as store:
         writer = await Writer.over(store.connection)
         tracker = Tracker(
@@ -105,6 +110,7 @@ async def life(database: Path) -> AsyncIterator[Life]:
             live=NoLiveStore(),
             commit_interval=timedelta(milliseconds=1),
             on_commit=lambda: None,
+            now=now,
         )
         one = Life(store, tracker)
         await tracker.restore(interpreter=AsteriskInterpreter)
@@ -216,3 +222,75 @@ async def test_live_calls_of_a_pbx_that_left_the_settings_end(database: Path) ->
     async with life(database) as second:
         await second.tracker.commit_heard()
         assert (await second.anchors(), [(row[0], row[4]) for row in await second.calls()]) == ([], [("s:old:Z", 1)])
+
+
+BOOT = datetime(1970, 1, 1, 0, 0, 30, tzinfo=UTC)
+
+
+def by_wrong_clock(said: Said) -> tuple[bytes, datetime]:
+    """What Asterisk says on a machine that was just switched on, and when it seems to come."""
+    seconds, frame = said
+    stamp = BOOT + timedelta(seconds=seconds)
+    return frame.replace(f"{at(seconds).timestamp():.6f}".encode(), f"{stamp.timestamp():.6f}".encode()), stamp
+
+
+async def test_what_is_heard_before_the_clock_is_set_is_put_right_and_so_is_the_gap(database: Path) -> None:
+    async with life(database) as first:
+        await first.says(opened(0, "X"))
+        await first.says(gone(5, "X"))
+
+    async with life(database, now=lambda: BOOT) as second:
+        assert second.tracker.clock_doubt("p") is not None
+        interpreter = AsteriskInterpreter()
+        for said in (opened(3600, "Y"), gone(3660, "Y"), opened(3665, "Z")):
+            frame, came = by_wrong_clock(said)
+            second.feed.heard(frame, interpreter.interpret(frame, came), came)
+        await second.tracker.commit_heard()
+        assert await second.rows("SELECT from_at, to_at FROM gap") == [(moment_text(at(5)), None)]
+        assert [start[:4] for _, _, start, _, _ in await second.calls()] == ["2026", "1970"]
+
+        second.feed.clock_set(at(3670), (at(0) - BOOT).total_seconds())
+        await second.says(gone(3680, "Z"))
+
+        assert second.tracker.clock_doubt("p") is None
+        assert await second.calls() == [
+            ("s:p:X", 1, moment_text(at(0)), moment_text(at(5)), 0),
+            ("s:p:Y", 2, moment_text(at(3600)), moment_text(at(3660)), 0),
+            ("s:p:Z", 1, moment_text(at(3665)), moment_text(at(3680)), 0),
+        ]
+        assert await second.rows("SELECT from_at, to_at FROM gap") == [(moment_text(at(5)), moment_text(at(3600)))]
+
+
+async def test_a_clock_set_under_a_live_call_is_known_after_a_crash(database: Path) -> None:
+    async with life(database) as first:
+        await first.says(opened(0, "X"), up(1, "X"))
+        first.feed.clock_set(at(-3590), -3600.0)
+        await first.tracker.commit_heard()
+    async with life(database) as second:
+        await second.says(gone(-3540, "X"))
+        ((sid, _, start, end, _),) = await second.calls()
+    assert (sid, start, end) == ("s:p:X", moment_text(at(-3600)), moment_text(at(-3540)))
+
+
+async def test_a_clock_that_was_set_right_while_nobody_listened_is_doubted_no_more(database: Path) -> None:
+    async with life(database) as first:
+        await first.says(opened(0, "X"))
+    async with life(database, now=lambda: BOOT) as second:
+        await second.says(up(1, "X"))
+    async with life(database) as third:
+        assert third.tracker.clock_doubt("p") is None
+        third.feed.clock_set(at(-3590), -3600.0)
+        await third.says(gone(-3500, "X"))
+        assert [(sid, revision) for sid, revision, *_ in await third.calls()] == [("s:p:X", 1)]
+
+
+async def test_a_clock_that_comes_by_itself_to_where_it_must_have_been_is_believed(database: Path) -> None:
+    async with life(database) as first:
+        await first.says(opened(600, "X"))
+        await first.says(gone(601, "X"))
+    async with life(database, now=lambda: at(0)) as second:
+        assert second.tracker.clock_doubt("p") is not None
+        await second.says(opened(10, "Y"))
+        await second.says(up(602, "Y"))
+        assert second.tracker.clock_doubt("p") is None
+        assert await second.rows("SELECT from_at, to_at FROM gap") == [(moment_text(at(601)), moment_text(at(601)))]
