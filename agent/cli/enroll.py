@@ -27,6 +27,7 @@ credential_app = typer.Typer(help="What this site shows the hub.", no_args_is_he
 
 _CODE: Final = re.compile(r"[0-9A-Z]{16}")
 _CHECK_SECONDS: Final = 15.0
+_HIDDEN: Final = frozenset({"home", "root", "tmp"})  # by ProtectHome= and PrivateTmp= of the agent's unit
 
 
 def enroll(
@@ -69,6 +70,8 @@ def enroll(
     central = present if present is not None and section.is_said_by(present) else section.as_settings()
     address = address_of(central, credential_file=credential_file)
     address.tls()
+    if ca is not None:
+        _refuse_unreadable(ca.absolute(), credential_file.parent)
     plain = _code_of(code)
     with _new_secret(credential_file) as keep:  # before the code is used up
         enrolled = asyncio.run(enrol(address, plain, site=settings.site, host=socket.gethostname()))
@@ -116,14 +119,36 @@ def rotate_credential(*, file: ConfigFile = DEFAULT_FILE) -> None:
 
 _CHECKED: Final = {
     "by the agent": "Checked: the running agent has greeted the hub with it.",
-    "restart": "Checked: the hub knows this site. Restart the agent, so that it reads its settings again.",
-    "here": "Checked: the hub knows this site. Start the agent.",
+    "restart": "Checked: the hub knows this site. Now: systemctl restart sentiric-edge-agent, which reads [central].",
+    "here": "Checked: the hub knows this site. Now: systemctl start sentiric-edge-agent.",
 }
 
 
 def _credential_file(settings: "Settings") -> Path:
     """Where a hub's credential is or will be, also while the settings name a database."""
     return settings.credential_file.absolute()
+
+
+def _refuse_unreadable(ca: Path, state_directory: Path) -> None:
+    """Raise CommandFailed if the agent's user cannot read the file: with it in its settings the agent would not start.
+
+    Its unit hides home directories and the temporary ones, whatever their modes.
+    """
+    try:
+        user = state_directory.stat()
+        hidden = not ca.resolve().is_relative_to(state_directory) and ca.resolve().parts[1] in _HIDDEN
+        if os.geteuid() == 0 and user.st_uid != 0 and (hidden or not _may_read(ca.resolve(), user.st_uid, user.st_gid)):
+            raise CommandFailed(f"the agent's user cannot read {ca}; put it into /etc/sentiric-edge, with chmod 644")
+    except OSError as exc:
+        raise CommandFailed(f"cannot look at {exc.filename}: {exc.strerror}") from None
+
+
+def _may_read(file: Path, uid: int, gid: int) -> bool:
+    """By the modes of the file and of the directories above it."""
+    return all(
+        found.st_mode & (wanted << (6 if found.st_uid == uid else 3 if found.st_gid == gid else 0))
+        for found, wanted in ((file.stat(), 4), *((above.stat(), 1) for above in file.parents))
+    )
 
 
 def _code_of(given: str | None) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import stat
 import subprocess
 from collections.abc import AsyncIterator
@@ -72,7 +73,7 @@ async def test_a_site_is_enrolled_revoked_enrolled_again_and_its_credential_rota
     secret = credential.read_text().strip()
     assert secret not in done.stdout + done.stderr
     assert "it may send calls of: acme" in done.stdout
-    assert "Restart the agent" in done.stdout
+    assert "systemctl restart sentiric-edge-agent" in done.stdout
     assert agent.settings_file.read_text().endswith(f'[central]\nurl = "http://127.0.0.1:{hub.port}"\n')
     await asyncio.to_thread(agent.stop)
     await asyncio.to_thread(agent.start)
@@ -165,3 +166,19 @@ async def test_the_authority_and_the_proxy_that_the_settings_name_for_this_hub_a
         agent.write_settings(f'{SETTINGS}[central]\nurl = "https://hub.example"\nproxy = "http://127.0.0.1:9"\n')
         done = await enroll(agent, hub, await new_code(hub), "--replace", url="https://hub.example")
         assert "Connection refused" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give the state directory to another user")
+async def test_an_authority_that_the_service_could_not_read_is_refused_before_the_code_is_used(
+    hub: RunningHub, agent: AgentProcess, tmp_path: Path
+) -> None:
+    authority, before = Authority(tmp_path), agent.settings_file.read_text()
+    os.chown(agent.directory / "state", 65534, 65534)
+    code = await new_code(hub)
+
+    done = await enroll(agent, hub, code, "--ca", str(authority.ca_file))
+
+    assert done.returncode == 2
+    assert f"the agent's user cannot read {authority.ca_file}; put it into /etc/sentiric-edge" in done.stderr
+    assert agent.settings_file.read_text() == before
+    assert (await enroll(agent, hub, code)).returncode == 0
