@@ -21,6 +21,8 @@ from sync.errors import SyncError, UplinkRefused, UplinkUnavailable
 
 CONNECT_SECONDS = 15.0
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+# What a pooler without support for prepared statements (pgbouncer before 1.21, by transaction) makes of them.
+LOST_STATEMENTS = frozenset({"26000", "42P05"})
 _MIGRATE = "run `edge-hub migrate` on it"
 
 
@@ -127,7 +129,7 @@ def explain_connecting(exc: Exception, label: str) -> SyncError:  # noqa: PLR091
             return UplinkRefused("the address of the central database cannot be used; write postgresql://user@host/db")
 
 
-def explain(exc: Exception, label: str) -> SyncError:
+def explain(exc: Exception, label: str) -> SyncError:  # noqa: PLR0911 - one table of cases
     """What a failure in a working connection means, if it is not about a record."""
     if not isinstance(exc, asyncpg.PostgresError) or isinstance(exc, InvalidCachedStatementError):
         return UplinkUnavailable(f"the connection to {label} broke")
@@ -141,7 +143,11 @@ def explain(exc: Exception, label: str) -> SyncError:
             f"{label}: the database user lacks rights; `edge-hub sites add --direct` makes one that has them, and "
             f"`edge-hub migrate` puts right those of the groups ({kind})"
         )
-    if code[:2] in {"42", "3F"} and code != "42P05":
+    if code in LOST_STATEMENTS:
+        return UplinkUnavailable(
+            f"a pooler before {label} forgets prepared statements; go to PostgreSQL itself with this command ({kind})"
+        )
+    if code[:2] in {"42", "3F"}:
         return UplinkRefused(f"{label}: the tables are not those this version writes; {_MIGRATE} ({kind})")
     return UplinkUnavailable(f"{label} cannot take calls now ({kind})")
 

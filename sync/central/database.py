@@ -8,7 +8,7 @@ from datetime import date
 import asyncpg
 
 from sync.central import credentials, digests, guard, presence
-from sync.central.connection import CentralAddress, connect, explain
+from sync.central.connection import LOST_STATEMENTS, CentralAddress, connect, explain
 from sync.central.credentials import Verified
 from sync.central.ingest import Ingest
 from sync.central.migrate import check
@@ -16,9 +16,6 @@ from sync.central.transaction import for_site, require_enabled
 from sync.errors import SchemaMismatch, SyncError, UplinkRefused, UplinkUnavailable
 from sync.records import Batch, DayDigest, Greeting, HeldCall, Receipt, Welcome
 from sync.wire import Enrolled
-
-# What a pooler without support for prepared statements (pgbouncer before 1.21, by transaction) makes of them.
-_LOST_STATEMENTS = frozenset({"26000", "42P05"})
 
 
 class CentralDatabase:
@@ -160,7 +157,7 @@ class CentralDatabase:
                 connection.terminate()
 
     def _explained(self, exc: Exception) -> SyncError:
-        if isinstance(exc, asyncpg.PostgresError) and exc.sqlstate in _LOST_STATEMENTS:
+        if isinstance(exc, asyncpg.PostgresError) and exc.sqlstate in LOST_STATEMENTS:
             self._statement_cache_size = 0
             return UplinkUnavailable(f"{self._address.label} forgets prepared statements; going on without them")
         return explain(exc, self._address.label)

@@ -69,16 +69,17 @@ async def bind_reader(
 
 
 async def new_password(connection: asyncpg.Connection, role: str, *, site: str, who: str) -> str:
-    """Give a site's database user another password, with which it may log in. Raises CannotDo."""
-    password = secrets.token_urlsafe(24)
+    """Give a site's database user another password, with which it may log in; make the user if the database was
+    restored on a server that has none. Raises CannotDo."""
+    login = new_site_login(role)
+    sql, by_hand = login.sql, f"CREATE ROLE {quoted(role)} LOGIN IN ROLE {SITE}"
+    if await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
+        sql = f"ALTER ROLE {quoted(role)} LOGIN PASSWORD '{scram_verifier(login.password)}'"
+        by_hand = f"ALTER ROLE {quoted(role)} LOGIN"
     async with connection.transaction():
-        await _run(
-            connection,
-            f"ALTER ROLE {quoted(role)} LOGIN PASSWORD '{scram_verifier(password)}'",
-            instead=f"an administrator can set a new password: ALTER ROLE {quoted(role)} LOGIN, then \\password",
-        )
+        await _run(connection, sql, instead=f"an administrator can set a new password: {by_hand}, then \\password")
         await note(connection, who, "rotated", site, role)
-    return password
+    return login.password
 
 
 async def lock_out(connection: asyncpg.Connection, role: str) -> None:

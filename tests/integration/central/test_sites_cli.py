@@ -145,6 +145,18 @@ def test_a_direct_site_has_a_login_that_stores_its_calls(
     assert at(again, "greet", US).lease == lease
 
 
+def test_rotation_makes_the_login_of_a_direct_site_on_a_server_that_a_dump_was_restored_on(
+    operator: Operator, central_database: PostgresDatabase, role: str
+) -> None:
+    operator.runs("sites", "add", "istanbul", "--tenant", "acme", "--direct", "--role", role)
+    asyncio.run(central_database.execute(f"DROP ROLE {quoted(role)}"))
+
+    told = operator.runs("sites", "rotate", "istanbul").output
+
+    address = address_of(central_database, role, told.split("(shown only now): ")[1].strip())
+    assert at(address, "greet", US).tenants == ("acme",)
+
+
 def test_the_sql_of_a_login_can_be_run_by_an_administrator(
     operator: Operator, central_database: PostgresDatabase, role: str
 ) -> None:
