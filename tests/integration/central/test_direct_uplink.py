@@ -69,15 +69,20 @@ async def test_a_server_stopped_in_the_middle_of_a_batch_loses_and_doubles_nothi
     assert await count_calls(central_database) == 500
 
 
-async def test_a_terminated_backend_is_replaced(uplink: DirectUplink, central_database: PostgresDatabase) -> None:
+async def test_a_terminated_backend_is_replaced(central_database: PostgresDatabase) -> None:
+    await central_database.add_speaking_site("istanbul", "acme")
+    uplink = an_uplink(central_database.settings(timeout_seconds=30))
     await uplink.send(a_batch(a_record(1)))
     await central_database.fetch(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'edge-agent istanbul'"
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'edge-agent istanbul'"
     )
-    with pytest.raises(UplinkUnavailable):
-        await uplink.send(a_batch(a_record(2)))
+    try:
+        receipt = await uplink.send(a_batch(a_record(2)))
+    except UplinkUnavailable:  # unless the end of the connection was seen before it was used
+        receipt = await uplink.send(a_batch(a_record(2)))
+    await uplink.close()
 
-    assert accepted(await uplink.send(a_batch(a_record(2)))) == 1
+    assert accepted(receipt) == 1
 
 
 async def test_a_server_that_hangs_is_given_up_in_time_and_used_again_when_it_wakes(
@@ -272,7 +277,9 @@ async def hold_back(database: PostgresDatabase) -> None:
 
 async def until_held_back(database: PostgresDatabase) -> None:
     async with database.connection() as connection:
-        while not await connection.fetch("SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"):
+        while not await connection.fetch(
+            "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+        ):
             pass
 
 
