@@ -46,6 +46,8 @@ _TROUBLES: tuple[tuple[type[SyncError], int, str], ...] = (
 )
 # A batch that takes longer than this part of its time is made smaller, before one takes longer than all of it.
 _SLOW_PART = 1 / 3
+# A line that flaps is told no more often, in seconds.
+_TOLD_EVERY_SECONDS = 60.0
 # Whatever a centre says of its lease, it is neither renewed all the time nor forgotten.
 _LEASE_SECONDS = (3.0, 3600.0)
 
@@ -96,6 +98,7 @@ class _Trouble:
     since: datetime
     retry_at: float  # the loop's time
     next_try_at: datetime
+    is_told: bool  # in the log
 
 
 class Syncer:
@@ -135,6 +138,8 @@ class Syncer:
         self._spoke_time: datetime | None = None
         self._clock_offset: float | None = None
         self._trouble: _Trouble | None = None
+        self._told: tuple[type[SyncError], float] | None = None  # the last trouble in the log, and the loop's time
+        self._untold = 0  # troubles since
         self._last_success_at: datetime | None = None
         self._sent = 0
         self._rejected = 0
@@ -421,16 +426,28 @@ class Syncer:
             since=before.since if before else now,
             retry_at=self._loop_time() + delay,
             next_try_at=now + timedelta(seconds=delay),
+            is_told=self._tell_trouble(exc) if before is None or before.kind is not type(exc) else before.is_told,
         )
-        if before is None or before.kind is not type(exc):
-            _, level, message = _TROUBLES[_place_in_troubles(exc)]
-            log.log(level, message, extra={"reason": str(exc)})
+
+    def _tell_trouble(self, exc: SyncError) -> bool:
+        """In the log, unless the same was told just now."""
+        if self._told is not None:
+            kind, told_at = self._told
+            if kind is type(exc) and self._loop_time() - told_at < _TOLD_EVERY_SECONDS:
+                self._untold += 1
+                return False
+        _, level, message = _TROUBLES[_place_in_troubles(exc)]
+        often = {"times_since_told": self._untold} if self._untold else {}
+        log.log(level, message, extra={"reason": str(exc), **often})
+        self._told, self._untold = (type(exc), self._loop_time()), 0
+        return True
 
     def _trouble_ends(self) -> None:
         self._backoff.succeeded()
         if self._trouble is not None:
             lasted = (self._now() - self._trouble.since).total_seconds()
-            log.info("the centre takes calls again", extra={"outage_seconds": round(lasted)})
+            if self._trouble.is_told:
+                log.info("the centre takes calls again", extra={"outage_seconds": round(lasted)})
             self._trouble = None
 
     def _state(self) -> SyncState:
