@@ -120,6 +120,13 @@ def _variable(value: str) -> str:
     return value
 
 
+def _hours(value: str) -> str:
+    clock = "([01][0-9]|2[0-3]):[0-5][0-9]"
+    if not re.fullmatch(f"{clock}-{clock}", value) or value[:5] == value[6:]:
+        raise ValueError('write from when to when by the clock of this machine, as "22:00-06:00"')
+    return value
+
+
 # A country by its two letters, whose plan of telephone numbers holds.
 Country = Annotated[str, AfterValidator(known_country)]
 # A channel variable of the dialplan, or a function as CHANNEL(userfield); empty for none.
@@ -129,6 +136,8 @@ Encoding = Annotated[str, AfterValidator(_encoding)]
 # A zone of the IANA database: "Europe/Istanbul", "UTC".
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 OutsideLinePrefix = Annotated[str, AfterValidator(_outside_line)]
+# Hours of the day by the machine's clock, "22:00-06:00".
+Hours = Annotated[str, AfterValidator(_hours)]
 # A site's or PBX's name: it becomes part of every call_sid, so it never changes once calls are captured.
 PlainName = Annotated[str, AfterValidator(_plain_name)]
 TableName = Annotated[str, AfterValidator(_identifier)]
@@ -461,12 +470,29 @@ class PrivacyRule(_Section):
         return self
 
 
+class RetentionRule(_Section):
+    """How long one tenant's calls are kept here, instead of `retention.calls_days`."""
+
+    tenant: PlainName = Field(examples=["acme"])
+    calls_days: Annotated[int, Field(ge=1, le=36_500)] = Field(examples=[30])
+
+
 class TenancySettings(_Section):
     """Whose call is whose: the first rule that matches wins, then the default, else the call stays unassigned."""
 
     default: PlainName | None = None
     rules: tuple[TenantRule, ...] = ()
     privacy: tuple[PrivacyRule, ...] = ()
+    retention: tuple[RetentionRule, ...] = ()
+
+    @field_validator("retention")
+    @classmethod
+    def _one_rule_each(cls, value: tuple[RetentionRule, ...]) -> tuple[RetentionRule, ...]:
+        names = [rule.tenant for rule in value]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two rules are for the tenant {twice[0]!r}; leave one away")
+        return value
 
     def tenants(self) -> frozenset[str]:
         """Every tenant's name that the settings mention."""
@@ -548,6 +574,21 @@ class StoreSettings(_Section):
         return timedelta(hours=self.journal_keep_hours)
 
 
+class RetentionSettings(_Section):
+    """How long what is here stays. Calls that the centre has not confirmed stay whatever their age."""
+
+    # From a call's beginning, once the centre confirmed it; [[tenancy.retention]] says otherwise for a tenant.
+    calls_days: Annotated[int, Field(ge=1, le=36_500)] = 90
+    # Beyond so much of the database that is no journal, the oldest confirmed calls go earlier.
+    calls_max_megabytes: Annotated[int, Field(ge=64)] | None = None
+    # Without a [central] section nothing confirms calls. None: they stay for ever.
+    calls_days_without_centre: Annotated[int, Field(ge=1, le=36_500)] | None = None
+    rejects_days: Annotated[int, Field(ge=1, le=36_500)] = 90  # lines of second sources that were no record
+    history_days: Annotated[int, Field(ge=8, le=36_500)] = 400  # gaps, verified days, refused calls that were dropped
+    # By what is kept of an erased person, a source that is read again brings nothing back. None: for ever.
+    erasures_days: Annotated[int, Field(ge=365, le=36_500)] | None = None
+
+
 class TracingSettings(_Section):
     """Where a span of each ended call goes, by OTLP over HTTP: http://127.0.0.1:4318. It holds no personal data."""
 
@@ -586,6 +627,8 @@ class CentralSettings(_Section):
     batch_records: Annotated[int, Field(ge=1, le=10_000)] = 1000
     batches_under_way: Annotated[int, Field(ge=1, le=16)] = 4  # at most; found out by what the line brings
     timeout_seconds: Annotated[float, Field(ge=1, le=600)] = 30.0  # for one batch
+    max_kilobits_per_second: Annotated[float, Field(ge=64)] | None = None  # to a hub; None: as much as the line brings
+    bulk_hours: tuple[Hours, ...] = ()  # in which a backlog goes; calls that have just ended always do
     retry_max_seconds: Annotated[float, Field(ge=1, le=3600)] = 300.0
     # So long after its last word this installation still speaks for the site, and no copy of it may.
     lease_seconds: Annotated[float, Field(ge=10, le=3600)] = 60.0
@@ -616,7 +659,11 @@ class CentralSettings(_Section):
 
     @model_validator(mode="after")
     def _one_door(self) -> Self:
-        foreign = ("password", "password_file") if self.is_hub else ("credential", "credential_file", "proxy")
+        foreign = (
+            ("password", "password_file")
+            if self.is_hub
+            else ("credential", "credential_file", "proxy", "max_kilobits_per_second")
+        )
         for key in foreign:
             if getattr(self, key) is not None:
                 what = "a hub asks for a credential" if self.is_hub else "this is for a hub, https://"
@@ -648,6 +695,7 @@ class Settings(_Section):
     live: LiveSettings = LiveSettings()
     api: ApiSettings = ApiSettings()
     store: StoreSettings = StoreSettings()
+    retention: RetentionSettings = RetentionSettings()
     tracing: TracingSettings = TracingSettings()
     central: CentralSettings | None = None  # None: calls are kept here and wait
 

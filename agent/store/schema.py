@@ -7,7 +7,7 @@ from agent.errors import StoreUnavailable
 from config import failpoints
 
 # The newest revision in migrations/versions. Revisions are numbered, so that older and newer can be told apart.
-HEAD = "0009"
+HEAD = "0010"
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 

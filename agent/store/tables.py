@@ -43,6 +43,30 @@ class QuarantineEntry(SQLModel, table=True):
     at: datetime = _moment()
 
 
+class DroppedCall(SQLModel, table=True):
+    """A refused call that an operator gave up: it stays here and is not sent, unless it changes. Kept after the call."""
+
+    __tablename__ = "dropped_call"
+
+    call_sid: str = Field(primary_key=True, max_length=255)
+    tenant: str | None = None
+    revision: int
+    code: str
+    reason: str
+    refused_at: datetime = _moment()
+    by: str  # the operating system's user
+    at: datetime = _moment()
+
+
+class Horizon(SQLModel, table=True):
+    """What retention deleted of a tenant's calls; who tells of an unknown call of that time may tell of one of these."""
+
+    tenant_id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})  # 0: calls of no tenant
+    until: datetime = _moment()  # when the latest of them began
+    receipt: int  # the greatest number of a receipt that had confirmed one
+    calls: int
+
+
 class CallReceipt(SQLModel, table=True):
     """A call that the centre confirmed, and in which of its receipts: a centre that has given fewer has lost it."""
 
@@ -241,7 +265,7 @@ class Counter(SQLModel, table=True):
 
 
 EDGE_TABLES = (
-    "outbox", "quarantine", "call_receipt", "centre", "journal_segment", "live_call", "gap", "source_place",
+    "outbox", "quarantine", "dropped_call", "horizon", "call_receipt", "centre", "journal_segment", "live_call", "gap", "source_place",
     "source_reject", "coverage", "account", "context_operation", "service", "erasure", "erased_call",
     "counter",
 )  # fmt: skip
