@@ -33,7 +33,7 @@ from agent.calls.operations import (
     UpdateTask,
 )
 from agent.calls.wishes import Limits
-from agent.errors import AgentError, CallUnknown
+from agent.errors import AgentError
 from agent.live.changes import Change
 from agent.live.desk import Desk, Written
 from agent.store.services import Service
@@ -143,7 +143,7 @@ class ServicesApi:
         tenant_allowed = self._allowed(request, service)
         call_sid = _text(request, "call")
         if call_sid is not None:
-            self._check(await self._desk.read(call_sid), service)
+            await self._desk.read(call_sid, sees=service.sees)
         self._places.check(service.name)
         if request.method == "HEAD":
             return Response(media_type=events.MEDIA_TYPE)
@@ -238,14 +238,8 @@ class ServicesApi:
         return lambda found: found == tenant
 
     async def _context_of(self, request: Request, service: Service) -> CallContext:
-        return self._check(await self._desk.read(request.path_params["sid"]), service)
-
-    @staticmethod
-    def _check(context: CallContext, service: Service) -> CallContext:
         """A call of others is as one that nobody knows."""
-        if not service.sees(context.tenant_id):
-            raise CallUnknown("there is no such call")
-        return context
+        return await self._desk.read(request.path_params["sid"], sees=service.sees)
 
     async def _unless_gone(self, request: Request, work: Coroutine[Any, Any, T]) -> T | None:
         """What the work comes to; None if the client leaves before, or the agent stops."""

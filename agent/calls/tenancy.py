@@ -1,6 +1,6 @@
 """Whose call it is: the first of a site's rules that matches, else its default tenant, else nobody's yet."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Final, NamedTuple, Protocol, Self
@@ -10,6 +10,14 @@ from config.settings import TenancySettings, TenantRule
 from sync.models import Call, Direction
 
 _MAX_DIGITS: Final = 18  # no telephone number is longer, and Python refuses to read numbers of thousands of digits
+
+# Whether the calls of a tenant, by its name, or of none (None) may be seen.
+Sees = Callable[[str | None], bool]
+
+
+def sees_all(_tenant: str | None) -> bool:
+    """The agent's own sight."""
+    return True
 
 
 @dataclass(frozen=True, slots=True)

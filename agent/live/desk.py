@@ -18,6 +18,7 @@ from uuid import uuid4
 from agent.calls.context import TRACKER_FIELDS, CallContext, CallState, with_facts
 from agent.calls.differences import difference
 from agent.calls.operations import Logged, Operation, Recall, TakeOver, apply, to_json
+from agent.calls.tenancy import Sees, sees_all
 from agent.calls.wishes import Limits, Wishing, check_counts, check_size, prepare, size_of
 from agent.errors import CallUnknown, OperationRefused, RevisionChanged, StoreUnavailable
 from agent.live.changes import ChangeKind, Changes
@@ -130,10 +131,18 @@ class Desk:
         """The contexts of all live calls, the oldest first."""
         return [entry.shown for entry in self._live_entries()]
 
-    async def read(self, call_sid: str) -> CallContext:
-        """The context of a call, live or over. Raises CallUnknown, StoreUnavailable."""
+    async def read(self, call_sid: str, *, sees: Sees = sees_all) -> CallContext:
+        """The context of a call, live or over, if its tenant is one that `sees` says yes to.
+
+        Raises CallUnknown, after the same work for a call of others as for one that nobody knows; StoreUnavailable.
+        """
         entry = self._entry(call_sid)
-        return (entry or await self._found(call_sid)).shown
+        if entry is not None and sees(entry.shown.tenant_id):
+            return entry.shown
+        found = await self._found(call_sid, sees)
+        if entry is not None:
+            raise CallUnknown(f"call {call_sid} is of a tenant that may not be seen")
+        return found.shown
 
     async def write(
         self,
@@ -339,9 +348,9 @@ class Desk:
         live = (entry for entry in self._entries.values() if entry.ended_at is None)
         return sorted(live, key=lambda entry: entry.started)
 
-    async def _found(self, call_sid: str) -> Entry:
+    async def _found(self, call_sid: str, sees: Sees = sees_all) -> Entry:
         """A call that is over, from the local database."""
-        found = await self._kept.find(call_sid)
+        found = await self._kept.find(call_sid, sees)
         if found is None:
             raise CallUnknown(f"no call {call_sid} goes on, and the local database holds none")
         entry = entry_of(found.facts, found.operations)

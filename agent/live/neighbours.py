@@ -6,6 +6,7 @@ from typing import Protocol
 
 from agent.calls.context import CallContext
 from agent.calls.operations import Found, Logged
+from agent.calls.tenancy import Sees, sees_all
 
 
 class OperationLog(Protocol):
@@ -23,8 +24,9 @@ class OperationLog(Protocol):
         """The operations on calls that were live when the agent stopped, in order."""
         ...
 
-    async def find(self, call_sid: str) -> Found | None:
-        """What is known of a call that has ended; None if there is no such call."""
+    async def find(self, call_sid: str, sees: Sees = sees_all) -> Found | None:
+        """What is known of a call that has ended; None if there is no such call, or `sees` says no to its tenant's
+        name (None: it has none)."""
         ...
 
     async def move(self, call_sid: str, into: str) -> None:

@@ -21,6 +21,7 @@ from agent.calls.operations import (
     told_tasks,
     told_transcript,
 )
+from agent.calls.tenancy import Sees, sees_all
 from agent.calls.traces import traceparent
 from agent.store import erasures, rows
 from agent.store.engine import Store
@@ -43,6 +44,7 @@ _EXPIRED: Final = """SELECT latest.call_sid FROM (
     JOIN context_operation ON context_operation.number = latest.number WHERE at < ?1
     AND latest.call_sid NOT IN (SELECT call_sid FROM live_call)
     AND latest.call_sid NOT IN (SELECT value FROM json_each(?2))"""
+_TENANT: Final = "SELECT name FROM call LEFT JOIN tenant ON tenant.id = call.tenant_id WHERE call_sid = ?"
 _CALL: Final = """SELECT call.id, call.call_sid, trace_id, tenant.name, site, pbx, direction, caller_id, caller_name,
     callee_id, merged_into, start_time, coalesce(end_time, start_time), full_transcript,
     (SELECT json_extract(value, '$.sampled') FROM json_each(call.timeline)
@@ -80,9 +82,9 @@ class ContextLog:
         found = await self._store.reader.run(lambda reader: reader.execute(_OF_LIVE).fetchall())
         return [_logged(row) for row in found]
 
-    async def find(self, call_sid: str) -> Found | None:
-        """What is known of a call that has ended; None if there is no such call."""
-        return await self._store.reader.run(partial(_find, call_sid))
+    async def find(self, call_sid: str, sees: Sees = sees_all) -> Found | None:
+        """What is known of a call that has ended; None if there is no such call, or `sees` says no to its tenant."""
+        return await self._store.reader.run(partial(_find, call_sid, sees))
 
     async def move(self, call_sid: str, into: str) -> None:
         """What was written for a call that turned out to be none belongs to another."""
@@ -142,7 +144,10 @@ def _logged(row: Row) -> Logged:
     return Logged(number, call_sid, from_json(kind, content), service, moment_of(at), revision, key)
 
 
-def _find(call_sid: str, reader: sqlite3.Connection) -> Found | None:
+def _find(call_sid: str, sees: Sees, reader: sqlite3.Connection) -> Found | None:
+    tenant = reader.execute(_TENANT, (call_sid,)).fetchone()  # so that it takes no longer to hide a long call
+    if tenant is None or not sees(tenant[0]):
+        return None
     call = reader.execute(_CALL, (call_sid,)).fetchone()
     if call is None or erasures.sealed(reader, [call_sid]):
         return None

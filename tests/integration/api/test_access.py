@@ -8,8 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from agent.store.writer import FinishedCall, Group
 from tests.integration.api.running import RunningApi, events_of, running_api
-from tests.integration.live.desks import CALL
+from tests.integration.live.desks import CALL, row_of
 from tests.unit.live.contexts import facts
 
 OTHERS = facts(2, tenant="globex")
@@ -54,6 +55,29 @@ async def test_a_call_of_others_live_or_over_is_answered_as_one_that_nobody_know
     for others in (OTHERS, NOBODYS, over):
         assert await answers(others.call_sid) == unknown
     assert (await api.site.desk.read(OTHERS.call_sid)).operation == 0
+
+
+async def test_a_call_of_others_is_looked_up_as_one_that_nobody_knows(api: RunningApi) -> None:
+    """So that the time it takes does not tell whether there is one, however much is known of it."""
+    service = await api.client("dialogue", "acme")
+    over, long_over, statements = facts(7, tenant="globex"), facts(8, tenant="globex"), list[str]()
+    await api.site.begin(over)
+    await api.site.end(over)
+    said = [{"text": "a long story"}] * 100
+    told = FinishedCall(row_of(long_over) | {"full_transcript": said}, "globex", interactions=said)
+    await api.site.writer.commit(Group(finished=[told]))
+    assert len((await api.site.desk.read(long_over.call_sid)).interaction_history) == len(said)
+    await api.site.store.reader.run(lambda reader: reader.set_trace_callback(statements.append))
+
+    async def looked_up(sid: str) -> list[str]:
+        statements.clear()
+        assert (await service.get(f"/v1/calls/{sid}/context")).status_code == 404
+        return [statement.replace(sid, "SID") for statement in statements]
+
+    unknown = await looked_up(UNKNOWN)
+    assert len(unknown) == 1
+    for others in (OTHERS, NOBODYS, over, long_over):
+        assert await looked_up(others.call_sid) == unknown
 
 
 async def test_lists_polls_and_events_tell_a_service_nothing_of_others(api: RunningApi) -> None:

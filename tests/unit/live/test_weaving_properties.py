@@ -25,6 +25,7 @@ from agent.calls.operations import (
     kind_of,
     to_json,
 )
+from agent.calls.tenancy import Sees, sees_all
 from agent.live.desk import Desk
 from agent.live.store import ContextStore
 from tests.unit.live.contexts import START, facts, store_on, with_interaction
@@ -55,7 +56,7 @@ class MemoryLog:
             for each, kind, content in self.kept
         ]
 
-    async def find(self, call_sid: str) -> Found | None:
+    async def find(self, call_sid: str, sees: Sees = sees_all) -> Found | None:
         return None
 
     async def move(self, call_sid: str, into: str) -> None: ...
