@@ -117,6 +117,7 @@ class CentralHealth(_Part):
     lease_until: datetime | None = None
     tenants: tuple[str, ...] | None = None  # granted to this site
     clock_offset_seconds: float | None = None  # how far the centre's clock is ahead
+    backlog_goes: tuple[str, ...] = ()  # the hours for which a backlog waits now
     reconciled: dict[str, Any] | None = None  # Any: JSON, what the last reconciliation found
 
 

@@ -226,6 +226,7 @@ class Probe:
             lease_until=status.lease_until,
             tenants=status.tenants,
             clock_offset_seconds=status.clock_offset_seconds,
+            backlog_goes=status.backlog_goes,
         )
 
     def _live_store(self) -> LiveStoreHealth:

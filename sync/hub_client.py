@@ -21,6 +21,7 @@ from config.settings import CentralSettings
 from sync import wire
 from sync.errors import BatchTooLarge, SyncError, UplinkRefused, UplinkUnavailable
 from sync.hub_answers import Answer, explain, explain_connecting, read, unpacked
+from sync.pace import LineShare
 from sync.records import Batch, DayDigest, Greeting, HeldCall, Receipt, RecordReceipt, Verdict, Welcome
 
 _CONNECT_SECONDS: Final = 15.0
@@ -43,6 +44,7 @@ class HubAddress:
     tls_ca_file: Path | None = None
     proxy: str | None = None  # None: as the environment says; "none": none
     timeout_seconds: float = 30.0
+    max_kilobits_per_second: float | None = None  # of batches; None: as much as the line brings
 
     @property
     def label(self) -> str:
@@ -96,6 +98,7 @@ def address_of(settings: CentralSettings, *, credential_file: Path) -> HubAddres
         tls_ca_file=settings.tls_ca_file,
         proxy=settings.proxy,
         timeout_seconds=settings.timeout_seconds,
+        max_kilobits_per_second=settings.max_kilobits_per_second,
     )
 
 
@@ -115,8 +118,10 @@ class HubClient:
         body: bytes | None = None,
         is_packed: bool = False,
         query: Mapping[str, str] | None = None,
+        share: LineShare | None = None,
     ) -> bytes:
-        """The answer's body; `is_packed` tells that ours is zstd. Raises what docs/hub.md makes of all but 200."""
+        """The answer's body; `is_packed` tells that ours is zstd, `share` how fast it may go. Raises what docs/hub.md
+        makes of all but 200."""
         headers = {"Accept-Encoding": "zstd"}
         if credential is not None:
             headers["Authorization"] = f"Bearer {credential}"
@@ -124,10 +129,15 @@ class HubClient:
             headers["Content-Type"] = "application/json"
         if is_packed:
             headers["Content-Encoding"] = "zstd"
+        content: bytes | AsyncIterator[bytes] | None = body
+        if share is not None and body is not None:
+            headers["Content-Length"] = str(len(body))  # else it would go in chunks
+            await share.turn()
+            content = share.spread(body)
         async with self._asked():
             client = self._opened()
             url = f"{self._address.url}{wire.PREFIX}{path}"
-            request = client.build_request(method, url, content=body, headers=headers, params=query or None)
+            request = client.build_request(method, url, content=content, headers=headers, params=query or None)
             response = await client.send(request, stream=True)
             try:
                 answer = await self._read(response)
@@ -218,6 +228,7 @@ class HubUplink:
         self._address = address
         self._hub = HubClient(address)
         self._lanes = lanes
+        self._share = LineShare(address.max_kilobits_per_second) if address.max_kilobits_per_second else None
         self._credential: str | None = None
         self._max_bytes = _MAX_ANSWER_BYTES
 
@@ -248,7 +259,9 @@ class HubUplink:
             )
         if not sent:
             return Receipt(refused)
-        receipt = await self._told("POST", "/batches", wire.decode_receipt, body=body, is_packed=True)
+        receipt = await self._told(
+            "POST", "/batches", wire.decode_receipt, body=body, is_packed=True, share=self._share
+        )
         if any((one.call_sid, one.revision) not in sent for one in receipt.verdicts):
             raise UplinkUnavailable(f"{self._address.label} answers about calls that were not sent")
         return Receipt([*receipt.verdicts, *refused], receipt.number)
@@ -276,11 +289,12 @@ class HubUplink:
         body: bytes | None = None,
         is_packed: bool = False,
         query: Mapping[str, str] | None = None,
+        share: LineShare | None = None,
     ) -> T:
         if self._credential is None:
             self._credential = self._address.read_credential()
         told = await self._hub.ask(
-            method, path, credential=self._credential, body=body, is_packed=is_packed, query=query
+            method, path, credential=self._credential, body=body, is_packed=is_packed, query=query, share=share
         )
         return read(told, decode, label=self._address.label)
 

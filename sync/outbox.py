@@ -31,8 +31,9 @@ class Outbox(Protocol):
     Its methods raise OutboxUnavailable when the local database cannot be read or written now.
     """
 
-    async def next_batch(self, *, limit: int) -> Batch | None:
+    async def next_batch(self, *, limit: int, fresh_since: datetime | None = None) -> Batch | None:
         """Up to `limit` waiting calls, the freshest among them even when the backlog is long; None if there is none.
+        With `fresh_since` only calls that ended since then.
 
         What is in a batch is in no other until that one is released. Reading takes nothing away: without a `settle`
         the same calls come again.

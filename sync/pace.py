@@ -1,7 +1,10 @@
-"""How much is sent at once: found out by what the line shows, never asked of the operator."""
+"""How much is sent at once and when: found out by what the line shows, within what the operator allows."""
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import datetime
+from datetime import time as time_of_day
 from typing import Final
 
 # A lane more has to bring so much, or it only takes memory at the centre.
@@ -9,6 +12,11 @@ _WORTH_WHILE: Final = 1.15
 # Windows of full batches after which a lane that brought nothing is tried again: lines change over a day.
 _PATIENCE: Final = 50
 _WINDOW_BATCHES: Final = 3
+# A part of a body goes out at once, and its share of the line's time is waited for; as long as a phone's buffer lasts.
+_PART_SECONDS: Final = 0.05
+_SMALLEST_PART_BYTES: Final = 1024
+# A body is spread no longer, or it would take longer than its batch may. What it had too much, the next one waits for.
+_LONGEST_SPREAD_SECONDS: Final = 8.0
 
 
 class Pace:
@@ -92,3 +100,56 @@ class Pace:
             self.lanes += 1
         else:
             self._rate_before = None
+
+
+class LineShare:
+    """At most so many kilobits (1000 bits) a second for all bodies together, so that calls on the same line are heard.
+
+    `turn` before a body waits until what went out before is paid for; `spread` gives the body part by part.
+    """
+
+    def __init__(
+        self,
+        kilobits_per_second: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._bytes_per_second = kilobits_per_second * 125
+        self._clock = clock
+        self._sleep = sleep
+        self._free_at = 0.0
+
+    async def turn(self) -> None:
+        """Wait until the line is free."""
+        while (wait := self._free_at - self._clock()) > 0:
+            await self._sleep(wait)
+
+    async def spread(self, body: bytes) -> AsyncIterator[bytes]:
+        """The body, at the line's share."""
+        size = max(_SMALLEST_PART_BYTES, int(self._bytes_per_second * _PART_SECONDS))
+        latest = self._clock() + _LONGEST_SPREAD_SECONDS
+        for first in range(0, len(body), size):
+            part = body[first : first + size]
+            goes_at = max(self._free_at, self._clock())
+            self._free_at = goes_at + len(part) / self._bytes_per_second
+            if (wait := min(goes_at, latest) - self._clock()) > 0:
+                await self._sleep(wait)
+            yield part
+
+
+class BulkHours:
+    """The hours of this machine's clock in which a backlog may go, as "22:00-06:00"; without any, at all times."""
+
+    def __init__(self, hours: Sequence[str]) -> None:
+        self._spans = [
+            (time_of_day.fromisoformat(begins), time_of_day.fromisoformat(ends))
+            for begins, ends in (span.split("-") for span in hours)
+        ]
+
+    def are_now(self, moment: datetime) -> bool:
+        """Whether a backlog may go at this moment, in the zone that it bears."""
+        now = moment.time()
+        return not self._spans or any(
+            begins <= now < ends if begins < ends else now >= begins or now < ends for begins, ends in self._spans
+        )

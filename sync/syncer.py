@@ -25,7 +25,7 @@ from sync.errors import (
     UplinkUnavailable,
 )
 from sync.outbox import Outbox, Standing
-from sync.pace import Pace
+from sync.pace import BulkHours, Pace
 from sync.records import Batch, Greeting, Receipt, RecordReceipt, Verdict, Welcome
 from sync.uplink import Uplink
 
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 # From one look at the outbox to the next: calls that end within it share a batch, its commits here and at the centre,
 # and nobody who waits for a call to appear notices.
 _GATHER_SECONDS = 0.2
+# Outside the hours for a backlog, calls that ended so lately go nevertheless.
+_FRESH = timedelta(hours=1)
 # So many calls rejected with none taken between are the centre's fault, or our own, not theirs: stop and ask.
 _REJECTED_IN_A_ROW = 20
 # The first that fits, the gravest first.
@@ -89,6 +91,7 @@ class SyncStatus:
     lease_until: datetime | None
     tenants: tuple[str, ...] | None  # granted to this site
     clock_offset_seconds: float | None  # how far the centre's clock is ahead of ours
+    backlog_goes: tuple[str, ...] = ()  # the hours for which it waits now
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,8 @@ class Syncer:
             max_lanes=min(settings.batches_under_way, uplink.lanes),
             slow_seconds=settings.timeout_seconds * _SLOW_PART,
         )
+        self._bulk_hours = BulkHours(settings.bulk_hours)
+        self._all_is_wished = False  # whatever the hour
         self._standing: Standing | None = None  # None: not read yet
         self._welcome: Welcome | None = None
         self._is_greeted = False  # nothing has gone wrong since
@@ -165,6 +170,7 @@ class Syncer:
             lease_until=lease_until,
             tenants=welcome.tenants if welcome else None,
             clock_offset_seconds=self._clock_offset,
+            backlog_goes=() if self._bulk_hours.are_now(self._now().astimezone()) else self._settings.bulk_hours,
         )
 
     def wake(self) -> None:
@@ -172,7 +178,7 @@ class Syncer:
         self._calls_wait.set()
 
     def wake_now(self) -> None:
-        """An operator wishes it: try at once, also if the centre was away or refused."""
+        """An operator wishes it: try at once, also if the centre was away or refused, and send all that waits."""
         self._calls_wait.set()
         self._at_once.set()
 
@@ -232,11 +238,13 @@ class Syncer:
                 self._calls_wait.clear()
                 if self._at_once.is_set() or self._loop_time() >= self._renewal_at:
                     self._is_greeted = False
+                self._all_is_wished |= self._at_once.is_set()
                 self._at_once.clear()
                 try:
                     await self._empty_the_outbox()
                 except (CentreBehind, LeaseLost):
                     await self._empty_the_outbox()  # which greets first
+                self._all_is_wished = False
                 self._trouble_ends()
             except OutboxUnavailable as exc:
                 self._trouble_comes(exc, self._backoff.next_delay())
@@ -273,10 +281,15 @@ class Syncer:
 
     async def _next_batch(self, faults: list[SyncError]) -> Batch | None:
         try:
-            return await self._outbox.next_batch(limit=self._pace.limit)
+            return await self._outbox.next_batch(limit=self._pace.limit, fresh_since=self._fresh_since())
         except OutboxUnavailable as exc:
             faults.append(exc)
             return None
+
+    def _fresh_since(self) -> datetime | None:
+        """Which calls go now: those that ended since then; None: all."""
+        now = self._now()
+        return None if self._all_is_wished or self._bulk_hours.are_now(now.astimezone()) else now - _FRESH
 
     async def _fly(self, batch: Batch, faults: list[SyncError]) -> None:
         is_full = len(batch.records) >= self._pace.limit

@@ -103,9 +103,11 @@ class MemoryOutbox:
         self.sequence += 1
         self.waiting[record.call_sid] = record
 
-    async def next_batch(self, *, limit: int) -> Batch | None:
+    async def next_batch(self, *, limit: int, fresh_since: datetime | None = None) -> Batch | None:
         """See `sync.outbox.Outbox`."""
-        records = [record for sid, record in self.waiting.items() if sid not in self.under_way][:limit]
+        free = [record for sid, record in self.waiting.items() if sid not in self.under_way]
+        fresh = [one for one in free if fresh_since is None or (one.end_time and one.end_time >= fresh_since)]
+        records = fresh[:limit]
         self.under_way |= {record.call_sid for record in records}
         return Batch("istanbul", records, self.sequence) if records else None
 

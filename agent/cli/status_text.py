@@ -101,7 +101,8 @@ def _backlog(status: "AgentStatus", *, now: datetime) -> str:
         return f"nothing waits, {acknowledged}" if status.pid else "nothing waits"
     oldest = status.backlog.oldest_at
     since = f", the oldest since {length((now - oldest).total_seconds())}" if oldest else ""
-    waiting = f"{counted(status.backlog.waiting, 'call')} waiting{since}"
+    hours = f", a backlog goes {' and '.join(goes)}" if (goes := status.central.backlog_goes) else ""
+    waiting = f"{counted(status.backlog.waiting, 'call')} waiting{since}{hours}"
     return f"{waiting}, {acknowledged}" if status.pid else waiting
 
 

@@ -7,6 +7,7 @@ nor the next batch depends on how many wait. JSON passes through as text, never 
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from sqlalchemy.types import TypeEngine
 from agent.errors import StoreUnavailable
 from agent.store import receipts
 from agent.store.engine import Store
-from agent.store.moments import moment_of
+from agent.store.moments import moment_of, moment_text
 from agent.store.rows import json_text
 from agent.store.tables import table_of
 from agent.store.writer import Writer
@@ -44,6 +45,14 @@ _WAITING = (
 )
 OLDEST = f"{_WAITING} LIMIT ?"
 FRESHEST = f"{_WAITING} DESC LIMIT ?"
+# By the index over the beginnings of calls, so that its cost depends on the calls of some hours, not on the backlog.
+FRESH = (
+    f"SELECT outbox.sequence, outbox.call_id, {_RECORD} FROM call INDEXED BY ix_call_start_time "  # noqa: S608 - our own words
+    "CROSS JOIN outbox ON outbox.call_id = call.id JOIN tenant ON tenant.id = call.tenant_id "
+    "WHERE call.start_time >= ? AND call.end_time >= ? AND outbox.call_id NOT IN (SELECT value FROM json_each(?)) "
+    "ORDER BY outbox.sequence LIMIT ?"
+)
+_LONGEST_CALL = timedelta(hours=4)  # of those that are fresh when they end
 
 
 class SqliteOutbox:
@@ -55,14 +64,18 @@ class SqliteOutbox:
         self._site = site
         self._under_way: dict[str, int] = {}  # call_sid to the call's key
 
-    async def next_batch(self, *, limit: int) -> Batch | None:
+    async def next_batch(self, *, limit: int, fresh_since: datetime | None = None) -> Batch | None:
         """Up to `limit` waiting calls: the oldest, and a quarter of the freshest if more wait than fit in.
 
+        With `fresh_since` the oldest of those that ended since then; a call of many hours counts as a backlog's.
         For one task; what others change meanwhile does no harm.
         """
         taken = tuple(self._under_way.values())
         with _told_to_the_syncer():
-            found = await self._reader.run(partial(_read_waiting, limit=limit, taken=taken))
+            if fresh_since is None:
+                found = await self._reader.run(partial(_read_waiting, limit=limit, taken=taken))
+            else:
+                found = await self._reader.run(partial(_read_fresh, limit=limit, taken=taken, since=fresh_since))
         if not found:
             return None
         self._under_way |= {place.record.call_sid: place.call_id for place in found}
@@ -141,6 +154,11 @@ def _read_waiting(connection: sqlite3.Connection, *, limit: int, taken: Sequence
     finally:
         connection.execute("ROLLBACK")
     return [_Place(row[0], row[1], _record(row[2:])) for row in (*oldest, *reversed(freshest))]
+
+
+def _read_fresh(connection: sqlite3.Connection, *, limit: int, taken: Sequence[int], since: datetime) -> list[_Place]:
+    bounds = (moment_text(since - _LONGEST_CALL), moment_text(since), json_text(taken), limit)
+    return [_Place(row[0], row[1], _record(row[2:])) for row in connection.execute(FRESH, bounds)]
 
 
 def _counter(connection: sqlite3.Connection, name: str) -> int:

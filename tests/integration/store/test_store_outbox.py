@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import inspect
@@ -299,6 +300,24 @@ async def _confirmed(outbox: SqliteOutbox, *, number: int, limit: int) -> None:
     assert batch is not None
     await outbox.settle(replace(_receipt(batch), number=number))
     outbox.release(batch)
+
+
+async def test_outside_the_hours_of_a_backlog_only_calls_that_just_ended_are_in_a_batch(
+    outbox: SqliteOutbox, writer: Writer
+) -> None:
+    now = START + timedelta(days=1)
+    long_one = call(2, end_time=now - timedelta(minutes=1))  # began a day ago: a backlog's
+    fresh = [call(number, start_time=now - timedelta(hours=3), end_time=now) for number in (3, 5, 4)]
+    running = call(6, start_time=now, end_time=None)
+    await writer.commit(Group(finished=[call(1), long_one, *fresh, running]))
+
+    since = now - timedelta(hours=1)
+    first = await outbox.next_batch(limit=2, fresh_since=since)
+    second = await outbox.next_batch(limit=2, fresh_since=since)
+
+    assert (_numbers(first), _numbers(second)) == ([3, 5], [4])
+    assert await outbox.next_batch(limit=2, fresh_since=since) is None
+    assert _numbers(await outbox.next_batch(limit=9)) == [1, 2, 6]
 
 
 async def test_calls_confirmed_by_receipts_that_the_centre_has_lost_wait_again(

@@ -52,6 +52,13 @@ async def test_statements_of_every_commit_and_batch_use_indexes(store: Store, qu
     assert "SCAN outbox USING" not in plan
 
 
+async def test_fresh_calls_are_found_by_their_beginning_and_not_among_the_backlog(store: Store) -> None:
+    plan = await _plan(store, outbox.FRESH)
+
+    assert plan.startswith("SEARCH call USING INDEX ix_call_start_time (start_time>?)")
+    assert "SEARCH outbox USING" in plan
+
+
 @pytest.mark.parametrize("last", [None, Call(id=1, **row(1))])
 async def test_unassigned_calls_come_in_order_from_their_index(store: Store, last: Call | None) -> None:
     plan = await _plan(store, str(unassigned_query(last).compile(dialect=sqlite.dialect())))

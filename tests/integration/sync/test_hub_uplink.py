@@ -1,5 +1,7 @@
 """A site's whole way to the centre: SQLite, outbox, syncer and client, against the real hub over a real PostgreSQL."""
 
+import asyncio
+import secrets
 from pathlib import Path
 
 from sync.reconciler import Difference
@@ -127,3 +129,16 @@ async def test_a_clone_is_refused_with_a_sentence_that_names_the_other(hub: Runn
         await site.keep(3)
         await until(site.sent)
     assert {sid for _, sid, _ in await central(hub.database)} == {"istanbul:main:1", "istanbul:main:3"}
+
+
+async def test_batches_take_no_more_than_their_share_of_the_line(hub: RunningHub, tmp_path: Path) -> None:
+    began = asyncio.get_running_loop().time()
+    uplink = to_hub(hub.port, hub.credential, max_kilobits_per_second=256.0)
+    async with a_site(tmp_path, uplink, batch_records=10) as site:
+        for number in range(30):
+            await site.keep(number, legs=[{"channel": secrets.token_hex(1000)}])  # packs to half: 30 kB in all
+        async with running(site.syncer):
+            await until(site.sent)
+        assert await central(hub.database) == await site.held()
+
+    assert asyncio.get_running_loop().time() - began > 0.5

@@ -161,6 +161,14 @@ def test_every_mistake_is_told_at_once_on_a_line_of_its_own(tmp_path: Path) -> N
             "environment's HTTPS_PROXY",
         ),
         (
+            '[central]\nurl = "https://x"\nbulk_hours = ["22:00-6:00"]\n',
+            'FILE: central.bulk_hours[0]: write from when to when by the clock of this machine, as "22:00-06:00"',
+        ),
+        (
+            '[central]\nurl = "postgresql://a@x/b"\nmax_kilobits_per_second = 100\n',
+            "FILE: central: this is for a hub, https://; leave max_kilobits_per_second away",
+        ),
+        (
             '[central]\nurl = "https://x"\npassword = "p"\n',
             "FILE: central: a hub asks for a credential; leave password away",
         ),

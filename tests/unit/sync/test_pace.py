@@ -1,8 +1,11 @@
 """How much is sent at once, on lines whose behaviour is made up."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
-from sync.pace import Pace
+import pytest
+
+from sync.pace import BulkHours, LineShare, Pace
 
 
 def a_pace(clock: Callable[[], float] = lambda: 0.0) -> Pace:
@@ -72,3 +75,59 @@ def test_the_centre_s_own_limit_holds() -> None:
 
     pace.allow(0)
     assert pace.limit == 1
+
+
+class Line:
+    """A clock that sleeping moves, and what went out when."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    async def send(self, share: LineShare, size: int) -> float:
+        """Send a body; returns how long after the line's beginning its last part went."""
+        await share.turn()
+        assert b"".join([part async for part in share.spread(bytes(size))]) == bytes(size)
+        return self.now - 100.0
+
+
+@pytest.mark.parametrize("size", [10, 5_000, 50_000, 300_000])
+async def test_bodies_take_no_more_than_their_share_of_the_line(size: int) -> None:
+    line = Line()
+    share = LineShare(256, clock=lambda: line.now, sleep=line.sleep)  # 32,000 bytes a second
+    last = 0.0
+    for _ in range(10):
+        last = await line.send(share, size)
+    await share.turn()
+
+    assert line.now - 100.0 == pytest.approx(10 * size / 32_000)
+    assert last <= 10 * size / 32_000
+
+
+async def test_a_body_too_large_for_its_time_goes_and_the_next_one_waits_for_it() -> None:
+    line = Line()
+    share = LineShare(64, clock=lambda: line.now, sleep=line.sleep)  # 8,000 bytes a second
+
+    assert await line.send(share, 800_000) == pytest.approx(8.0)
+    assert await line.send(share, 10) == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize(
+    ("hours", "clock", "goes"),
+    [
+        ([], "12:00", True),
+        (["22:00-06:00"], "21:59", False),
+        (["22:00-06:00"], "22:00", True),
+        (["22:00-06:00"], "05:59", True),
+        (["22:00-06:00"], "06:00", False),
+        (["12:00-13:00", "20:00-21:30"], "12:59", True),
+        (["12:00-13:00", "20:00-21:30"], "13:00", False),
+        (["12:00-13:00", "20:00-21:30"], "21:00", True),
+    ],
+)
+def test_a_backlog_goes_in_its_hours(hours: list[str], clock: str, goes: bool) -> None:
+    moment = datetime.fromisoformat(f"2026-11-23T{clock}").replace(tzinfo=UTC)
+
+    assert BulkHours(hours).are_now(moment) is goes

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -535,3 +536,30 @@ async def test_batches_under_way_together_share_no_call() -> None:
     assert 1 < uplink.most_in_flight <= 4
     sent = [record.call_sid for batch in uplink.batches for record in batch.records]
     assert len(sent) == len(set(sent)) == 400
+
+
+async def test_outside_its_hours_a_backlog_waits_and_fresh_calls_go() -> None:
+    local = datetime.now(UTC).astimezone()
+    soon, later = ((local + timedelta(hours=hours)).strftime("%H:%M") for hours in (2, 3))
+    old, fresh = a_record(1), a_record(2, end_time=datetime.now(UTC))
+    outbox, uplink = MemoryOutbox(old, fresh), FakeUplink()
+    syncer = a_syncer(outbox, uplink, bulk_hours=[f"{soon}-{later}"])
+
+    async with running(syncer):
+        await until(lambda: fresh.call_sid not in outbox.waiting and syncer.status.state is SyncState.IDLE)
+        assert list(outbox.waiting) == [old.call_sid]
+        assert syncer.status.backlog_goes == (f"{soon}-{later}",)
+
+        syncer.wake_now()
+        await until(lambda: not outbox.waiting)
+
+
+async def test_in_its_hours_a_backlog_goes() -> None:
+    local = datetime.now(UTC).astimezone()
+    begins, ends = ((local + timedelta(hours=hours)).strftime("%H:%M") for hours in (-2, 2))
+    outbox = MemoryOutbox(a_record(1))
+    syncer = a_syncer(outbox, FakeUplink(), bulk_hours=[f"{begins}-{ends}"])
+
+    async with running(syncer):
+        await until(lambda: not outbox.waiting)
+        assert syncer.status.backlog_goes == ()
