@@ -1,7 +1,7 @@
 """A recording: what PBXes said, out of a journal, as one file for support, with the rules that make calls of it.
 
     magic       b"sentiric-edge recording\\n"
-    pieces      u8 kind, u32 length, u32 CRC-32 of the body, body; little-endian, unknown kinds are passed over
+    pieces      as `agent.store.pieces` frames them; unknown kinds are passed over
 
     kind 1      the header, JSON, always the first: `format`, `site`, each PBX with its kind and rules, tenancy; nothing
                 secret
@@ -13,7 +13,6 @@ Pieces are whole or worthless, so a file that was cut off is read up to the cut,
 
 import json
 import struct
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -24,6 +23,7 @@ import zstandard
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.calls.rules import CallRules
+from agent.store.pieces import Piece, PieceReader, piece
 from agent.store.segment import Segment, SegmentDamaged, decode
 from config.settings import Encoding, PlainName, TenancySettings
 
@@ -32,11 +32,10 @@ FORMAT: Final = 1
 
 _HEADER: Final = 1
 _SEGMENT: Final = 2
-_PIECE: Final = struct.Struct("<BII")
 _FACTS: Final = struct.Struct("<Iqq")
 _MAX_HEADER_BYTES: Final = 1 << 20
 # The agent stops reading a PBX long before so much waits for one commit.
-_MAX_SEGMENT_BYTES: Final = 64 << 20
+MAX_SEGMENT_BYTES: Final = 64 << 20
 _MAX_FRAMES: Final = 1 << 20
 _OLDEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _NEWEST: Final = datetime(2100, 1, 1, tzinfo=UTC)
@@ -95,14 +94,35 @@ def told_rules(rules: CallRules) -> dict[str, Any]:  # Any: as in `RecordedPbx`
 
 def head_of(header: RecordingHeader) -> bytes:
     """What a recording's file begins with."""
-    return MAGIC + _piece(_HEADER, header.model_dump_json(exclude_defaults=False).encode())
+    return MAGIC + piece(_HEADER, header.model_dump_json(exclude_defaults=False).encode())
 
 
 def piece_of(segment: StoredSegment) -> bytes:
     """What is appended for a segment."""
+    return piece(_SEGMENT, body_of(segment))
+
+
+def body_of(segment: StoredSegment) -> bytes:
+    """A segment as its piece's body."""
     microseconds = (segment.first_at - _EPOCH) // timedelta(microseconds=1)
     facts = _FACTS.pack(segment.connection, microseconds, segment.monotonic_ns)
-    return _piece(_SEGMENT, _text(segment.pbx) + _text(segment.boot_id) + facts + segment.blob)
+    return _text(segment.pbx) + _text(segment.boot_id) + facts + segment.blob
+
+
+def segment_of(number: int, body: bytes) -> Segment:
+    """The segment that `body_of` packed, by this id. Raises SegmentDamaged for anything else."""
+    try:
+        pbx, at = _text_at(body, 0)
+        boot_id, at = _text_at(body, at)
+        connection, microseconds, monotonic_ns = _FACTS.unpack_from(body, at)
+        first_at = _EPOCH + timedelta(microseconds=microseconds)
+        blob = body[at + _FACTS.size :]
+        _check_size(blob)
+        segment = Segment(number, pbx, boot_id, connection, first_at, monotonic_ns, decode(blob))
+        _last_at(segment)  # offsets that lead beyond all time are damage
+    except (struct.error, UnicodeDecodeError, OverflowError, zstandard.ZstdError) as exc:
+        raise SegmentDamaged(str(exc)) from exc
+    return segment
 
 
 class RecordingReader:
@@ -113,27 +133,32 @@ class RecordingReader:
     """
 
     def __init__(self, stream: BufferedIOBase) -> None:
-        self._stream = stream
+        self._pieces = PieceReader(stream)
         self.damaged = 0
-        self.was_cut = False
         if stream.read(len(MAGIC)) != MAGIC:
             raise RecordingUnreadable("it is no recording of this program")
-        piece = self._next(_MAX_HEADER_BYTES)
-        if piece is None or piece[0] != _HEADER or piece[1] is None:
+        head = self._next(_MAX_HEADER_BYTES)
+        if head is None or head.kind != _HEADER or head.body is None:
             raise RecordingUnreadable("its beginning is cut off or damaged")
-        self.header = _header(piece[1])
+        self.header = _header(head.body)
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether the file ends in the middle of a piece."""
+        return self._pieces.was_cut
 
     def segments(self) -> Iterator[Segment]:
         """Every segment up to the end, or to where the file was cut off; damaged ones are left out and counted."""
         number = 0
         names = {pbx.name for pbx in self.header.pbx}
-        while (piece := self._next(_MAX_SEGMENT_BYTES)) is not None:
-            kind, body = piece
-            if body is not None and kind != _SEGMENT:
+        while (found := self._next(MAX_SEGMENT_BYTES)) is not None:
+            if found.body is not None and found.kind != _SEGMENT:
                 continue
             number += 1
             try:
-                segment = _segment(number, body)
+                if found.body is None:
+                    raise SegmentDamaged("the checksum is wrong")
+                segment = _of_our_time(segment_of(number, found.body))
             except SegmentDamaged:
                 self.damaged += 1
                 continue
@@ -142,25 +167,11 @@ class RecordingReader:
             else:
                 self.damaged += 1
 
-    def _next(self, max_bytes: int) -> tuple[int, bytes | None] | None:
-        """The next piece's kind and body (None: it is damaged), or None at the end."""
-        head = self._stream.read(_PIECE.size)
-        if not head:
-            return None
-        if len(head) == _PIECE.size:
-            kind, length, checksum = _PIECE.unpack(head)
-            if length > max_bytes:
-                self.damaged += 1  # where the next one begins cannot be told
-                return None
-            body = self._stream.read(length)
-            if len(body) == length:
-                return kind, body if zlib.crc32(body) == checksum else None
-        self.was_cut = True
-        return None
-
-
-def _piece(kind: int, body: bytes) -> bytes:
-    return _PIECE.pack(kind, len(body), zlib.crc32(body)) + body
+    def _next(self, max_bytes: int) -> Piece | None:
+        """The next piece, or None at the end; one that is too long for its kind ends everything and counts."""
+        found = self._pieces.next(max_bytes)
+        self.damaged += found is None and self._pieces.is_lost
+        return found
 
 
 def _text(text: str) -> bytes:
@@ -202,23 +213,14 @@ def _header(body: bytes) -> RecordingHeader:
     return header
 
 
-def _segment(number: int, body: bytes | None) -> Segment:
-    if body is None:
-        raise SegmentDamaged("the checksum is wrong")
-    try:
-        pbx, at = _text_at(body, 0)
-        boot_id, at = _text_at(body, at)
-        connection, microseconds, monotonic_ns = _FACTS.unpack_from(body, at)
-        first_at = _EPOCH + timedelta(microseconds=microseconds)
-        blob = body[at + _FACTS.size :]
-        _check_size(blob)
-        frames = decode(blob)
-        last_at = first_at + timedelta(microseconds=max((frame.offset_us for frame in frames), default=0))
-    except (struct.error, UnicodeDecodeError, OverflowError, zstandard.ZstdError) as exc:
-        raise SegmentDamaged(str(exc)) from exc
-    if not _OLDEST <= first_at <= last_at < _NEWEST:
+def _of_our_time(segment: Segment) -> Segment:
+    if not _OLDEST <= segment.first_at <= _last_at(segment) < _NEWEST:
         raise SegmentDamaged("it is of no time that can be")
-    return Segment(number, pbx, boot_id, connection, first_at, monotonic_ns, frames)
+    return segment
+
+
+def _last_at(segment: Segment) -> datetime:
+    return segment.first_at + timedelta(microseconds=max((frame.offset_us for frame in segment.frames), default=0))
 
 
 def _text_at(body: bytes, at: int) -> tuple[str, int]:
@@ -232,7 +234,7 @@ def _text_at(body: bytes, at: int) -> tuple[str, int]:
 def _check_size(blob: bytes) -> None:
     """A blob from who knows where is looked at before it is unpacked: a few bytes of it may claim to be very much."""
     packed = blob[1:]
-    if not 0 <= zstandard.frame_content_size(packed) <= _MAX_SEGMENT_BYTES:
+    if not 0 <= zstandard.frame_content_size(packed) <= MAX_SEGMENT_BYTES:
         raise SegmentDamaged("it is larger than any segment")
     with zstandard.ZstdDecompressor().stream_reader(packed) as reader:
         (count,) = struct.unpack("<I", reader.read(4))
