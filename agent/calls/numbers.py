@@ -115,6 +115,8 @@ def _e164(number: str, country: str | None, prefixes: tuple[str, ...], dialled: 
 
 def _digits(number: str) -> str | None:
     """Digits, * and #, with a + before them or not; None if there is anything else but what stands between digits."""
+    if number.isdecimal() and number.isascii() and len(number) <= _MAX_DIGITS:
+        return number  # as most are
     context = _PHONE_CONTEXT.search(number)
     number = _SCHEME.sub("", number).partition("@")[0].partition(";")[0].strip("<> \t")
     kept: list[str] = []

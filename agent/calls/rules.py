@@ -106,11 +106,14 @@ def extension_of(endpoint: str) -> str | None:
     return resource if resource.isdecimal() and technology in _NAMED_BY_EXTENSION else None
 
 
+_DIGITS: Final = re.compile(r"[+*#0-9]+")
+
+
 def dialled_number(dial_string: str) -> str | None:
     """The number in a dial string as DialBegin tells it: `905551234@trunk-acme`, `trunk-acme/905551234`, `101`,
     `trunk-acme/sip:905551234@192.0.2.1`; None where there is none."""
     for part in reversed(dial_string.split("/")):
         number = part.removeprefix("sip:").removeprefix("PJSIP:").partition("@")[0]
-        if re.fullmatch(r"[+*#0-9]+", number):
+        if _DIGITS.fullmatch(number):
             return number
     return None

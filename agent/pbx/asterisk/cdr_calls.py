@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final
 
 from agent.calls.leg import iso_text
@@ -52,6 +53,8 @@ _presentation: Final = lru_cache(maxsize=16_384)(presentation)
 
 _text_of: Final = lru_cache(maxsize=64)(iso_text)  # the legs of a call share their moments
 
+_end_of: Final = attrgetter("end")
+
 
 @lru_cache(maxsize=32_768)
 def _e164(plan: NumberPlan, number: str | None, *, dialled: bool = False) -> str | None:
@@ -68,6 +71,7 @@ class _Leg:
     start: datetime
     end: datetime
     answer: datetime | None = None
+    is_trunk: bool = False
     dial_status: str = ""
     context: str = ""
     exten: str = ""
@@ -76,22 +80,28 @@ class _Leg:
     talk: float = 0.0
 
     def told(self, *, is_caller: bool) -> dict[str, Any]:  # Any: JSON
-        facts = {
-            "name": self.name,
-            "endpoint": self.endpoint,
-            "number": self.number,
-            "caller_name": self.caller_name,
-            "context": self.context,
-            "exten": self.exten,
-            "accountcode": self.accountcode,
-            "dial_status": self.dial_status,
-            "start_time": _text_of(self.start),
-            "answer_time": _text_of(self.answer),
-            "end_time": _text_of(self.end),
-            "talk_seconds": round(self.talk, 3),
-        }
-        told = {name: value for name, value in facts.items() if value is not None and value != ""}
-        return told | {"caller": True} if is_caller else told
+        """What is known of it. Most legs are told by half of this, so it is not filtered but gathered."""
+        told: dict[str, Any] = {"name": self.name, "endpoint": self.endpoint}
+        if self.number:
+            told["number"] = self.number
+        if self.caller_name:
+            told["caller_name"] = self.caller_name
+        if self.context:
+            told["context"] = self.context
+        if self.exten:
+            told["exten"] = self.exten
+        if self.accountcode:
+            told["accountcode"] = self.accountcode
+        if self.dial_status:
+            told["dial_status"] = self.dial_status
+        told["start_time"] = _text_of(self.start)
+        if self.answer is not None:
+            told["answer_time"] = _text_of(self.answer)
+        told["end_time"] = _text_of(self.end)
+        told["talk_seconds"] = round(self.talk, 3)
+        if is_caller:
+            told["caller"] = True
+        return told
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,17 +142,18 @@ def call_of(rows: Sequence[CdrRow], *, site: str, pbx: str, rules: CallRules, na
     """The call whose CDRs these are, in any order; `native_id` where they bear none."""
     rows = sorted(rows, key=_when) if len(rows) > 1 else rows
     key = native_id or rows[0].key
-    first = next((row for row in rows if row.uniqueid == key), rows[0])
+    first = rows[0] if rows[0].uniqueid == key else next((row for row in rows if row.uniqueid == key), rows[0])
     is_originated = first.channel.startswith("Local/")
     caller = _caller(rows, first, rules, is_originated=is_originated)
     found = _look(rows, caller, rules)
-    start, end = min(row.start for row in rows), max(row.end for row in rows)
+    start, end = rows[0].start, max(map(_end_of, rows))
     direction = _direction(rows, found, rules, is_dialled=is_originated)
     callee = _callee(first, rows, direction)
     name = _caller_name(first) if not is_originated else None
     if caller.name:
         caller.caller_name = name
     legs = list(found.legs.values())
+    is_guess = any(row.guessed for row in rows)
     call_sid = f"{site}:{pbx}:{key}"
     row: dict[str, Any] = {  # Any: the columns' own types
         "call_sid": call_sid,
@@ -162,10 +173,10 @@ def call_of(rows: Sequence[CdrRow], *, site: str, pbx: str, rules: CallRules, na
         "queue": _queue(rows),
         "recording": _recording(rows),
         "source": "cdr",
-        "start_estimated": any(one.guessed for one in rows),
-        "end_estimated": any(one.guessed for one in rows),
+        "start_estimated": is_guess,
+        "end_estimated": is_guess,
+        **_outcome(rows, found, rules),
     }
-    row |= _outcome(rows, found, rules)
     row["legs"] = [leg.told(is_caller=leg is caller) for leg in legs if leg.name]
     row["timeline"] = _timeline(rows, row)
     return CdrCall(row, caller, [leg for leg in legs if leg is not caller])
@@ -185,17 +196,19 @@ def _caller(rows: Sequence[CdrRow], first: CdrRow, rules: CallRules, *, is_origi
         behind = [row.dstchannel for row in rows if row.channel.endswith(";2") and _is_party(row.dstchannel)]
         channel = behind[0] if behind else ""
     endpoint = _endpoint(channel)
-    if not rules.is_trunk(endpoint):
+    is_trunk = rules.is_trunk(endpoint)
+    if not is_trunk:
         # The dialplan may have set the number that others see; the phone is its extension.
         number = extension_of(endpoint) or number
-    mine = [row for row in rows if channel in {row.channel, row.dstchannel}] or rows
+    mine = [row for row in rows if channel in (row.channel, row.dstchannel)] or rows
     own_answers = [row.answer for row in rows if row.channel == channel and row.answer is not None]
     return _Leg(
         name=channel,
         endpoint=endpoint,
+        is_trunk=is_trunk,
         number=number,
-        start=min(row.start for row in mine),
-        end=max(row.end for row in mine),
+        start=mine[0].start,
+        end=max(map(_end_of, mine)),
         answer=min(own_answers, default=None),
         context=first.dcontext,
         exten=first.dst,
@@ -219,9 +232,9 @@ def _callee(first: CdrRow, rows: Sequence[CdrRow], direction: Direction) -> str 
 
 def _direction(rows: Sequence[CdrRow], found: _Found, rules: CallRules, *, is_dialled: bool) -> Direction:
     caller = found.caller
-    if not is_dialled and (rules.is_trunk(caller.endpoint) or rules.is_inbound_context(caller.context)):
+    if not is_dialled and (caller.is_trunk or rules.is_inbound_context(caller.context)):
         return Direction.INBOUND
-    if any(rules.is_trunk(leg.endpoint) for leg in found.legs.values() if leg is not caller) or any(
+    if any(leg.is_trunk for leg in found.legs.values() if leg is not caller) or any(
         rules.is_trunk(endpoint)
         for row in rows
         if row.lastapp == "Dial" and not row.dstchannel
@@ -246,11 +259,10 @@ def _look(rows: Sequence[CdrRow], caller: _Leg, rules: CallRules) -> _Found:
                 found.service = found.service or row
         if application in _CONFERENCES:
             continue  # whom it met there is a call of its own
-        if _is_party(row.channel) and row.channel not in found.legs:
+        if row.channel not in found.legs and _is_party(row.channel):
             found.legs[row.channel] = _new_leg(row, row.channel, rules)
-        if row.dstchannel == caller.name or not _is_party(row.dstchannel):
-            continue
-        _take_pair(found, row, rules)
+        if row.dstchannel != caller.name and _is_party(row.dstchannel):
+            _take_pair(found, row, rules)
     return found
 
 
@@ -271,14 +283,15 @@ def _take_pair(found: _Found, row: CdrRow, rules: CallRules) -> None:
 
 def _new_leg(row: CdrRow, channel: str, rules: CallRules) -> _Leg:
     endpoint = _endpoint(channel)
+    is_trunk = rules.is_trunk(endpoint)
     number: str | None
     if channel == row.channel:
         number = extension_of(endpoint) or row.src or None
-    elif rules.is_trunk(endpoint):
+    elif is_trunk:
         number = _dialled_there(row.lastdata, endpoint) or row.dst or None
     else:
         number = extension_of(endpoint)
-    return _Leg(name=channel, endpoint=endpoint, number=number, start=row.start, end=row.end)
+    return _Leg(name=channel, endpoint=endpoint, number=number, start=row.start, end=row.end, is_trunk=is_trunk)
 
 
 def _dialled_there(data: str, endpoint: str) -> str | None:
@@ -305,8 +318,10 @@ def _outcome(rows: Sequence[CdrRow], found: _Found, rules: CallRules) -> dict[st
     """The columns of how it went."""
     talked = [row for row in found.answered if not _was_picked_up_elsewhere(row, rows)]
     own = found.caller.answer
-    told: dict[str, Any] = {"pbx_answer_time": own, "answer_time": None, "answered_by": None, "last_answered_by": None}
-    told |= {"talk_seconds": 0.0, "ring_seconds": 0.0, "transferred": False, "conference": None}
+    told: dict[str, Any] = {
+        "pbx_answer_time": own, "answer_time": None, "answered_by": None, "last_answered_by": None,
+        "talk_seconds": 0.0, "ring_seconds": 0.0, "transferred": False, "conference": None,
+    }  # fmt: skip
     service = found.service
     if talked and (service is None or talked[0].start <= service.start):
         outcome = ANSWERED
@@ -318,19 +333,20 @@ def _outcome(rows: Sequence[CdrRow], found: _Found, rules: CallRules) -> dict[st
         outcome = ANSWERED if own is not None else NO_ANSWER
         if own is not None:
             told |= {"pbx_answer_time": None, "answer_time": own, "answered_by": phone, "last_answered_by": phone}
-            told["talk_seconds"] = round((max(row.end for row in rows) - own).total_seconds(), 6)
+            told["talk_seconds"] = round((max(map(_end_of, rows)) - own).total_seconds(), 6)
     elif found.voicemail is not None:
         outcome = VOICEMAIL
     else:
         outcome = _why_nobody(rows, found)
     if not talked and found.tried:
         told["ring_seconds"] = _together([(row.start, row.end) for row in found.tried])
-    return told | {"status": outcome.status, "disposition": outcome.disposition}
+    told["status"], told["disposition"] = outcome.status, outcome.disposition
+    return told
 
 
 def _talk(talked: Sequence[CdrRow], found: _Found, rules: CallRules) -> dict[str, Any]:
     first = talked[0]
-    last = max(talked, key=lambda row: (row.end, row.start))
+    last = first if len(talked) == 1 else max(talked, key=lambda row: (row.end, row.start))
     legs = found.legs
     told: dict[str, Any] = {
         "answered_by": legs[first.dstchannel].number,
@@ -341,7 +357,7 @@ def _talk(talked: Sequence[CdrRow], found: _Found, rules: CallRules) -> dict[str
     if _had_picked_up(first, found, rules):
         return told
     answer = first.answer or first.start
-    told |= {"answer_time": answer, "ring_seconds": round((answer - first.start).total_seconds(), 6)}
+    told["answer_time"], told["ring_seconds"] = answer, round((answer - first.start).total_seconds(), 6)
     own = found.caller.answer
     if own is not None and own >= answer - _AT_ONCE:
         told["pbx_answer_time"] = None  # the caller's side was picked up because the other was
@@ -362,6 +378,8 @@ def _had_picked_up(row: CdrRow, found: _Found, rules: CallRules) -> bool:
 
 def _is_transferred(talked: Sequence[CdrRow], found: _Found) -> bool:
     """Whether somebody else came after one who had talked, as after a transfer; not if the call was parked."""
+    if len(found.tried) == 1:
+        return False
     for earlier in talked:
         for later in found.tried:
             if (
@@ -392,15 +410,15 @@ def _of_service(row: CdrRow) -> dict[str, Any]:
 def _rung_by_the_pbx(rows: Sequence[CdrRow], found: _Found, rules: CallRules) -> str | None:
     """The phone, if the PBX called it and connected it with nobody (a wake-up call)."""
     first = rows[0]
-    is_phone = _is_party(first.channel) and not rules.is_trunk(found.caller.endpoint)
+    is_phone = _is_party(first.channel) and not found.caller.is_trunk
     is_alone = len(rows) == 1 and not first.dstchannel and first.dst in SPECIAL_EXTENSIONS
     return found.caller.number if is_phone and is_alone else None
 
 
 def _why_nobody(rows: Sequence[CdrRow], found: _Found) -> Outcome:
     """By what the dialplan did last."""
-    mine = [row for row in rows if row.channel == found.caller.name] or list(rows)
-    final = max(mine, key=lambda row: (row.end, _when(row)))
+    mine = [row for row in rows if row.channel == found.caller.name] or rows
+    final = mine[0] if len(mine) == 1 else max(mine, key=lambda row: (row.end, _when(row)))
     application = final.lastapp.lower()
     pairs = [row for row in rows if _is_party(row.dstchannel)]
     if not final.dstchannel and application in _TONES:
@@ -415,10 +433,10 @@ def _why_nobody(rows: Sequence[CdrRow], found: _Found) -> Outcome:
 
 def _of_attempts(pairs: Sequence[CdrRow], *, went_on: bool) -> Outcome:
     """By the last attempt, how long it was allowed to ring, and whether the dialplan went on after it."""
-    last = max(pairs, key=_when)
+    last = pairs[0] if len(pairs) == 1 else max(pairs, key=_when)
     attempt = [row for row in pairs if (row.lastapp, row.lastdata) == (last.lastapp, last.lastdata)]
     limit = _limit(last)
-    waited = max(row.end for row in attempt) - min(row.start for row in attempt)
+    waited = max(map(_end_of, attempt)) - attempt[0].start
     rang_out = limit is not None and waited + _SOON / 2 >= limit
     kinds = {row.disposition for row in attempt}
     if last.lastapp.lower() == "queue":
@@ -475,7 +493,10 @@ def _together(spans: Sequence[tuple[datetime, datetime]]) -> float:
 
 
 def _queue(rows: Sequence[CdrRow]) -> str | None:
-    return next((queue_name(row.lastdata) for row in reversed(rows) if row.lastapp == "Queue"), None)
+    for row in reversed(rows):
+        if row.lastapp == "Queue":
+            return queue_name(row.lastdata)
+    return None
 
 
 def _recording(rows: Sequence[CdrRow]) -> str | None:
@@ -489,12 +510,16 @@ def _recording(rows: Sequence[CdrRow]) -> str | None:
 
 def _timeline(rows: Sequence[CdrRow], row: dict[str, Any]) -> list[dict[str, Any]]:
     """The little that CDRs tell, and times that were guessed as they stand in the file."""
-    entries: list[dict[str, Any]] = [
-        {"at": iso_text(row["start_time"]), "event": "began", "who": row["caller_id"], "to": row["callee_id"]}
-    ]
+    entries = [_entry(row["start_time"], "began", who=row["caller_id"], to=row["callee_id"])]
     if row["answer_time"] is not None:
-        entries.append({"at": iso_text(row["answer_time"]), "event": "answered", "who": row["answered_by"]})
-    entries += [
-        {"at": iso_text(one.start), "event": "clock_guessed", "text": one.guessed} for one in rows if one.guessed
-    ]
-    return [{name: value for name, value in entry.items() if value is not None} for entry in entries]
+        entries.append(_entry(row["answer_time"], "answered", who=row["answered_by"]))
+    entries += [_entry(one.start, "clock_guessed", text=one.guessed) for one in rows if one.guessed]
+    return entries
+
+
+def _entry(at: datetime, event: str, **told: str | None) -> dict[str, Any]:
+    entry: dict[str, Any] = {"at": _text_of(at), "event": event}
+    for name, value in told.items():
+        if value is not None:
+            entry[name] = value
+    return entry
