@@ -83,19 +83,23 @@ DELETE FROM call USING {_INCOMING} AS incoming
 WHERE call.call_sid = incoming.call_sid AND call.tenant_id <> incoming.tenant_id AND call.revision < incoming.revision
 """  # noqa: S608 - a constant name
 
+# Else a moment without an offset would mean the session's time zone, and "now" or "infinity" would pass. What is none
+# becomes NULL, which the column refuses.
+_MOMENT = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d(:?\d\d)?)$"
 _OF_CALLS = "unnest($1::integer[], $2::bigint[]) AS merged (tenant_id, call_id)"
 _CLEAR = {
     "tasks": f"DELETE FROM task USING {_OF_CALLS} WHERE (task.tenant_id, task.call_id) = (merged.tenant_id, merged.call_id)",  # noqa: E501, S608
     "interactions": f"DELETE FROM interaction USING {_OF_CALLS} WHERE (interaction.tenant_id, interaction.call_id) = (merged.tenant_id, merged.call_id)",  # noqa: E501, S608
 }
 _ADD = {
-    "tasks": """
+    "tasks": f"""
 INSERT INTO task (tenant_id, call_id, position, task_name, state_data, start_time)
-SELECT merged.tenant_id, merged.call_id, child.position, child.task_name, child.state_data, child.start_time
+SELECT merged.tenant_id, merged.call_id, child.position, child.task_name, child.state_data,
+    CASE WHEN child.start_time ~ '{_MOMENT}' THEN child.start_time::timestamptz END
 FROM unnest($1::integer[], $2::bigint[], $3::text[]) AS merged (tenant_id, call_id, children),
      jsonb_to_recordset(merged.children::jsonb)
-     AS child (position integer, task_name text, state_data jsonb, start_time timestamptz)
-""",
+     AS child (position integer, task_name text, state_data jsonb, start_time text)
+""",  # noqa: S608 - a constant pattern
     "interactions": """
 INSERT INTO interaction (tenant_id, call_id, position, data)
 SELECT merged.tenant_id, merged.call_id, child.position, child.data

@@ -261,6 +261,17 @@ async def test_a_record_postgresql_refuses_is_rejected_and_the_others_pass(
     assert await central_database.fetch("SELECT * FROM task") == []
 
 
+async def test_a_task_without_a_moment_and_its_offset_costs_its_call_only(
+    central: CentralDatabase, central_database: PostgresDatabase
+) -> None:
+    moments = ['"2026-03-02T12:00:00"', '"now"', '"infinity"', '"2026-13-01T00:00:00Z"', '"Z"', "5", "null"]
+    tasks = [f'[{{"position": 0, "task_name": "a", "state_data": {{}}, "start_time": {moment}}}]' for moment in moments]
+    records = [a_record(number, tasks=text) for number, text in enumerate([*tasks, ONE_TASK])]
+
+    assert verdicts(await central.store(a_batch(*records))) == [*[REJECTED] * len(tasks), ACCEPTED]
+    assert len(await central_database.fetch("SELECT 1 FROM task")) == 1
+
+
 async def test_a_refused_newer_revision_leaves_the_older_as_it_was(
     central: CentralDatabase, central_database: PostgresDatabase
 ) -> None:
