@@ -85,7 +85,7 @@ def _facts(call: "Row") -> Iterator[tuple[str, str]]:
     yield "transferred", "yes" if call["transferred"] else ""
     yield "merged into", call["merged_into"] or ""
     yield "recording", call["recording"] or ""
-    yield "transcript", f"{len(call['full_transcript'])} lines; see --json" if call["full_transcript"] else ""
+    yield "transcript", f"{len(call['full_transcript'])} lines: --transcript" if call["full_transcript"] else ""
     yield "trace id", call["trace_id"]
     yield "known by", f"{call['source']}, revision {call['revision']}"
     yield "sync", _sync(call["sync"])
