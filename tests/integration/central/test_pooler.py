@@ -77,7 +77,7 @@ async def hubs(central_database: PostgresDatabase, pooler: CentralAddress) -> As
 
 
 async def stored(hub: CentralDatabase, batch: Batch) -> Receipt:
-    """Send as a site does: again, if the pooler has not started or the connection has just found out that there is one."""
+    """Send as a site does: again, if the pooler has not started or its client has just found out about it."""
     async with asyncio.timeout(20):
         while True:
             with suppress(UplinkUnavailable):
