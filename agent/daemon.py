@@ -51,6 +51,7 @@ from agent.store.journal import Journal
 from agent.store.merge import MergeResult, ToldCall, merging
 from agent.store.outbox import SqliteOutbox
 from agent.store.repository import Repository
+from agent.store.retention import Retention
 from agent.store.services import Registered
 from agent.store.tally import SqliteTally
 from agent.store.writer import FinishedCall, Writer
@@ -183,6 +184,14 @@ async def run(settings: Settings, *, reload: Callable[[], Settings], environ: Ma
             store=store,
             writer=writer,
             operations=await ContextLog.over(store, writer),
+            retention=await Retention.over(
+                store,
+                writer,
+                settings=settings.retention,
+                journal_settings=settings.store,
+                tenancy=settings.tenancy,
+                has_centre=settings.central is not None,
+            ),
             contexts=contexts,
             reload=reload,
             notifier=notifier,
@@ -200,6 +209,7 @@ class Daemon:
         store: Store,
         writer: Writer,
         operations: ContextLog,
+        retention: Retention,
         contexts: ContextStore,
         reload: Callable[[], Settings],
         notifier: Notifier,
@@ -209,6 +219,7 @@ class Daemon:
         self._notifier = notifier
         self._store = store
         self._writer = writer
+        self._retention = retention
         self._is_rebuilding = False
         self._stop = asyncio.Event()
         self._bug: asyncio.Future[None]
@@ -258,8 +269,7 @@ class Daemon:
         self._tally = SqliteTally(store.path, writer)
         self._jobs = Jobs(
             store=store,
-            journal=journal,
-            settings=settings.store,
+            retention=retention,
             reconcile=self._reconcile_daily,
             verify=verified.verify_due,
         )
@@ -361,7 +371,8 @@ class Daemon:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_STOP_SECONDS):
                         await self._live_feed.in_step()
-                await _cancelled(telling, keeping, *others)
+            # Nobody asks any more: what services wrote until now has been kept and answered.
+            await _cancelled(telling, keeping, *others)
         log.info("the agent has stopped")
 
     @asynccontextmanager
@@ -425,6 +436,7 @@ class Daemon:
         self._rules = rules_of(self._settings)
         self._tracker.use_rules(new.tenancy, self._rules)
         self._masking = Masking(new.tenancy.privacy)
+        self._retention.use_rules(new.tenancy)
         waiting = [name for name in type(new).model_fields if getattr(new, name) != getattr(self._settings, name)]
         log.info("tenant and trunk rules were read again")
         if waiting:
@@ -477,12 +489,12 @@ class Daemon:
             self._syncer.wake()
         return result.as_dict()
 
-    async def merge(self, calls: Sequence[ToldCall]) -> MergeResult:
+    async def merge(self, calls: Sequence[ToldCall], *, again: bool) -> MergeResult:
         """Keep what another source tells of calls, between the groups that capture commits."""
         result = MergeResult()
         for first in range(0, len(calls), _MERGED_AT_ONCE):
             part = calls[first : first + _MERGED_AT_ONCE]
-            result.add(await self._writer.transact(merging(part, now=self._writer.now_text())))
+            result.add(await self._writer.transact(merging(part, now=self._writer.now_text(), again=again)))
         if self._syncer is not None and result.new + result.amended:
             self._syncer.wake()
         return result

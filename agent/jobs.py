@@ -1,4 +1,4 @@
-"""What is done beside capturing: the journal is kept within its bounds, and a doubtful database is looked through."""
+"""What is done beside capturing: what is old goes, days are verified, and a doubtful database is looked through."""
 
 import asyncio
 import logging
@@ -11,8 +11,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from agent.errors import StoreUnavailable
 from agent.store.engine import Store, quick_check
-from agent.store.journal import Journal
-from config.settings import StoreSettings
+from agent.store.retention import Retention
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +29,13 @@ class Jobs:
         self,
         *,
         store: Store,
-        journal: Journal,
-        settings: StoreSettings,
+        retention: Retention,
         reconcile: Callable[[], Awaitable[None]],
         verify: Callable[[], Awaitable[None]],
     ) -> None:
         self.damage: str | None = None  # what is wrong with the database and what to do, for `status`
         self._store = store
-        self._journal = journal
-        self._settings = settings
+        self._retention = retention
         self._reconcile = reconcile
         self._verify = verify
 
@@ -89,11 +86,6 @@ class Jobs:
 
     async def _prune(self) -> None:
         try:
-            removed = await self._journal.prune(
-                keep=self._settings.journal_keep, max_bytes=self._settings.journal_max_megabytes * 2**20
-            )
+            await self._retention.run_due()
         except StoreUnavailable as exc:
-            log.warning("the journal could not be pruned: %s", exc)
-            return
-        if removed:
-            log.info("old journal segments were removed", extra={"segments": removed})
+            log.warning("what is old could not be deleted: %s", exc)

@@ -1,6 +1,6 @@
 """Proves day by day that a site and its centre hold the same calls, and sends again what the centre lacks."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -61,6 +61,7 @@ class Reconciled:
     newer: int = 0
     unknown: int = 0
     resent: int = 0
+    not_kept: int = 0  # tenants' days left out, since not all of their calls are kept here any longer
 
     @property
     def differing(self) -> int:
@@ -92,6 +93,11 @@ class Tally(Protocol):
         """What is held here and confirmed by the centre, from day to day, both included."""
         ...
 
+    async def kept_since(self) -> Mapping[str, date]:
+        """The first day, by tenant, of which all calls are held that ever were; tenants that never lost one are not
+        told."""
+        ...
+
     def comparing(self, tenant: str, day: date) -> AbstractAsyncContextManager[Comparison]:
         """One day of one tenant, to be compared call by call."""
         ...
@@ -121,11 +127,17 @@ class Reconciler:
         Raises UplinkUnavailable or UplinkRefused if the centre cannot be asked.
         """
         total = Reconciled(self._now(), first, last)
+        kept_since = await self._tally.kept_since()
         for since, until in _stretches(first, last):
             here = {(one.tenant, one.day): one for one in await self._tally.days(since, until)}
             there = {(one.tenant, one.day): one for one in await self._uplink.days(since, until)}
-            total = replace(total, calls=total.calls + sum(one.calls for one in here.values()))
-            for tenant, day in sorted(here.keys() | there.keys()):
+            kept = {key for key in here.keys() | there.keys() if key[1] >= kept_since.get(key[0], key[1])}
+            total = replace(
+                total,
+                calls=total.calls + sum(one.calls for key, one in here.items() if key in kept),
+                not_kept=total.not_kept + len((here.keys() | there.keys()) - kept),
+            )
+            for tenant, day in sorted(kept):
                 one, other = here.get((tenant, day)), there.get((tenant, day))
                 if one == other:
                     continue

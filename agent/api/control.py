@@ -60,8 +60,11 @@ class Control(Protocol):
         """
         ...
 
-    async def merge(self, calls: Sequence[ToldCall]) -> MergeResult:
-        """Keep calls that another source tells, or what it knows of those that are kept already."""
+    async def merge(self, calls: Sequence[ToldCall], *, again: bool) -> MergeResult:
+        """Keep calls that another source tells, or what it knows of those that are kept already.
+
+        `again`: also calls that may have been deleted here by retention.
+        """
         ...
 
     async def fill(self, filling: Filling) -> int:
@@ -134,7 +137,8 @@ def make_app(control: Control) -> Starlette:
     async def merge(request: Request) -> Response:
         try:
             calls = await asyncio.to_thread(read_told, await request.body())
-            return JSONResponse((await control.merge(calls)).as_dict())
+            again = request.query_params.get("again") == "true"
+            return JSONResponse((await control.merge(calls, again=again)).as_dict())
         except (ValueError, TypeError, AttributeError) as exc:
             return problem(422, "No calls", str(exc))
 

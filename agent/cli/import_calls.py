@@ -60,6 +60,9 @@ def import_files(
     rejects: Annotated[
         Path | None, typer.Option(metavar="FILE", help="For lines that are no CDR; else rejected-… beside each file.")
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also calls of a time of which calls are no longer kept here.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")] = False,
     file: ConfigFile = DEFAULT_FILE,
     as_json: AsJson = False,
@@ -82,7 +85,7 @@ def import_files(
     except UnknownColumns as exc:
         raise CommandFailed(f"--columns: {exc}") from None
     reading = _Reading(settings.encoding_of(asterisk), _zone(time_zone or asterisk.time_zone), named, rejects, dry_run)
-    with target(settings, dry_run=dry_run) as goal, Scratch.open() as scratch:
+    with target(settings, dry_run=dry_run, again=again) as goal, Scratch.open() as scratch:
         results = reading.read(files, scratch)
         for result in results:
             _check_clock(result, is_sure=time_zone is not None or asterisk.time_zone is not None)
@@ -271,5 +274,8 @@ def _say_file(result: FileResult) -> None:
 def _say_calls(done: "MergeResult", *, dry_run: bool) -> None:
     would = "would be " if dry_run else ""
     say(f"{counted(done.new, 'call')} {would}new, {done.amended} {would}amended, {done.unchanged} unchanged")
+    if done.gone:
+        why = "the centre confirmed calls of their time, which are no longer kept here; if it lacks these: --again"
+        say(f"{counted(done.gone, 'call')} left out: {why}")
     if done.live:
         say(f"{counted(done.live, 'call')} left alone, still going on: import the file again later")

@@ -52,10 +52,10 @@ def told_text_of(calls: "Sequence[SourceCall]") -> bytes:
 
 
 @contextmanager
-def target(settings: "Settings", *, dry_run: bool) -> Iterator[Target]:
-    """The way that is open now."""
+def target(settings: "Settings", *, dry_run: bool, again: bool = False) -> Iterator[Target]:
+    """The way that is open now. `again`: also for calls that may have been deleted here by retention."""
     if dry_run:
-        yield _Nowhere(settings)
+        yield _Nowhere(settings, again=again)
         return
     agent = RunningAgent(settings.socket_file, timeout=_ANSWER_SECONDS)
     try:
@@ -67,23 +67,24 @@ def target(settings: "Settings", *, dry_run: bool) -> Iterator[Target]:
         with asyncio.Runner() as runner:
             stack = AsyncExitStack()
             try:
-                yield runner.run(_Database.opened(settings, runner, stack))
+                yield runner.run(_Database.opened(settings, runner, stack, again=again))
             finally:
                 runner.run(stack.aclose())
     else:
-        yield _Agent(agent)
+        yield _Agent(agent, again=again)
 
 
 class _Agent:
     at_once = 250  # some 20 ms in one transaction, so that capture never waits long
 
-    def __init__(self, agent: RunningAgent) -> None:
+    def __init__(self, agent: RunningAgent, *, again: bool) -> None:
         self._agent = agent
+        self._merge = "/v1/calls/merge?again=true" if again else "/v1/calls/merge"
 
     def tell(self, calls: bytes) -> "MergeResult":
         from agent.store.merge import MergeResult
 
-        return MergeResult(**self._agent.tell("/v1/calls/merge", calls))
+        return MergeResult(**self._agent.tell(self._merge, calls))
 
     def fill(self, filling: "Filling") -> int:
         return int(self._agent.tell("/v1/gaps/fill", orjson.dumps(filling.as_dict()))["filled"])
@@ -95,22 +96,26 @@ class _Agent:
 class _Database:
     at_once = 1000
 
-    def __init__(self, runner: asyncio.Runner, writer: "Writer") -> None:
+    def __init__(self, runner: asyncio.Runner, writer: "Writer", *, again: bool) -> None:
         self._runner = runner
         self._writer = writer
+        self._again = again
 
     @classmethod
-    async def opened(cls, settings: "Settings", runner: asyncio.Runner, stack: AsyncExitStack) -> "_Database":
+    async def opened(
+        cls, settings: "Settings", runner: asyncio.Runner, stack: AsyncExitStack, *, again: bool
+    ) -> "_Database":
         from agent.store.engine import open_store
         from agent.store.writer import Writer
 
         store: Store = await stack.enter_async_context(open_store(settings.database_file))
-        return cls(runner, await Writer.over(store.connection))
+        return cls(runner, await Writer.over(store.connection), again=again)
 
     def tell(self, calls: bytes) -> "MergeResult":
         from agent.store.merge import merging, read_told
 
-        return self._runner.run(self._writer.transact(merging(read_told(calls), now=self._writer.now_text())))
+        work = merging(read_told(calls), now=self._writer.now_text(), again=self._again)
+        return self._runner.run(self._writer.transact(work))
 
     def fill(self, filling: "Filling") -> int:
         from agent.store.filling import fill
@@ -128,15 +133,16 @@ class _Nowhere:
 
     at_once = 1000
 
-    def __init__(self, settings: "Settings") -> None:
+    def __init__(self, settings: "Settings", *, again: bool) -> None:
         self._settings = settings
+        self._again = again
 
     def tell(self, calls: bytes) -> "MergeResult":
         from agent.cli.local import LocalCalls
         from agent.store.merge import merging, read_told
 
         with LocalCalls.of(self._settings) as local:
-            return merging(read_told(calls), now="", dry_run=True)(local.connection)
+            return merging(read_told(calls), now="", dry_run=True, again=self._again)(local.connection)
 
     def fill(self, filling: "Filling") -> int:
         return 0

@@ -157,6 +157,7 @@ def _say(found: "Comparison", healed: "MergeResult | None") -> None:
     notes += [
         (found.waiting, "left out: still going on, or ended just now"),
         (found.before, "left out: ended before the agent was set up (edge-agent import takes them)"),
+        (found.gone, "left out: the centre confirmed calls of that time, and they are not kept here any longer"),
         (found.nameless, "CDRs without an id, which can be joined with nothing: loguniqueid = yes in cdr.conf"),
     ]
     for count, text in notes:

@@ -17,6 +17,7 @@ from agent.coverage.days import Day
 from agent.coverage.errors import NotVerifiable
 from agent.coverage.reading import Reach, Rest, read_calls
 from agent.sources.opening import PbxSources
+from agent.store import horizon
 from agent.store.coverage import DayCounts
 from agent.store.moments import moment_of, moment_text
 from agent.store.rows import json_text
@@ -71,6 +72,7 @@ class Comparison:
     differing: int = 0
     waiting: int = 0  # calls that go on, or ended just now
     before: int = 0  # ended before the agent was set up, and not held
+    gone: int = 0  # not held, and of a time of which calls were deleted once the centre had confirmed them
     untold: Counter[Untold] = field(default_factory=Counter)
     by_column: Counter[str] = field(default_factory=Counter)
     shown: dict[str, list[Finding]] = field(default_factory=lambda: {"missing": [], "extra": [], "differing": []})
@@ -96,7 +98,8 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:  # Any: JSON
         """For JSON."""
-        names = ("pbx", "day", "source", "until", "known", "held", "missing", "extra", "differing", "waiting", "before")
+        names = ("pbx", "day", "source", "until", "known", "held", "missing", "extra", "differing", "waiting", "before",
+                 "gone")  # fmt: skip
         return {
             **{name: getattr(self, name) for name in names},
             "nameless": self.nameless,
@@ -198,7 +201,11 @@ class Verification:
             sids = json_text([call.sid for call in part])
             held = {row["call_sid"]: row for row in _rows(ours, "call_sid IN (SELECT value FROM json_each(?))", sids)}
             live = {sid for (sid,) in ours.execute(_LIVE, (sids,))}
+            gone = horizon.gone(ours, [_unknown(call) for call in part if call.sid not in held])
             for call in part:
+                if call.sid in gone:
+                    comparison.gone += 1
+                    continue
                 self._hold(call, held.get(call.sid), comparison, is_live=call.sid in live, set_up_at=set_up_at)
 
     def _hold(
@@ -299,6 +306,11 @@ def _rows(connection: sqlite3.Connection, where: str, *values: object) -> list[d
 def _touches_a_gap(connection: sqlite3.Connection, pbx: str, row: Mapping[str, Any]) -> bool:
     found = connection.execute(_GAP, (pbx, moment_text(row["end_time"]), moment_text(row["start_time"])))
     return found.fetchone() is not None
+
+
+def _unknown(call: ToldBySources) -> horizon.Unknown:
+    row, tenant = call.told[0]
+    return horizon.Unknown(call.sid, tenant, row["pbx"], moment_text(row["start_time"]), moment_text(row["end_time"]))
 
 
 def _finding(row: Mapping[str, Any], differing: Sequence[Difference] = ()) -> Finding:

@@ -81,7 +81,7 @@ def keep_calls(
             continue
         is_found = bool(result.new or result.amended)
         kept.found += is_found
-        kept.confirmed += not is_found
+        kept.confirmed += not is_found and not result.gone
         if is_found:
             sources.count_found(connection, of_gaps)
     return kept, rejects

@@ -1,25 +1,24 @@
 """The journal: what each PBX said, read back for replay, and pruned by age and size but never past a live call."""
 
+import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from functools import partial
 
 from agent.store.engine import Store
+from agent.store.free_pages import shrink
 from agent.store.history import PBX_NAMES, read_part
 from agent.store.moments import moment_of, moment_text
 from agent.store.segment import Segment
+from agent.store.small_steps import SmallSteps
 from agent.store.writer import Writer
 from config import failpoints
 
 logger = logging.getLogger(__name__)
 
-# Segments deleted in one transaction: some milliseconds, so that a group of calls never waits long behind it.
-_PRUNE_STEP = 200
-# Free pages are filled again by what comes; only what is far too much (32 MB) goes back to the file system, in steps.
-_FREE_PAGES = 4096
-_VACUUM_PAGES = 256
+_PRUNE_STEP = 200  # segments deleted in one transaction, at most
 
 OLDEST_ANCHOR = "SELECT min(journal_id) FROM live_call WHERE pbx = ?"
 PRUNABLE = (
@@ -31,6 +30,7 @@ class Journal:
     """Read on the store's reader, pruned through the writer."""
 
     def __init__(self, store: Store, writer: Writer) -> None:
+        self._connection = store.connection
         self._reader = store.reader
         self._writer = writer
 
@@ -76,15 +76,29 @@ class Journal:
 
         return await self._reader.run(look)
 
-    async def prune(self, *, keep: timedelta, max_bytes: int) -> int:
+    async def prune(self, *, keep: timedelta | None, max_bytes: int) -> int:
         """Take away what is older than `keep`, and the oldest of the rest while it is more than `max_bytes`.
 
-        What a live call needs for a replay stays, whatever its age and size. Returns how many segments went.
+        What a live call needs for a replay stays, whatever its age and size. Without `keep`, nothing is too old.
+        Returns how many segments went.
         """
-        before = moment_text(self._writer.now() - keep)
+        before = moment_text(self._writer.now() - keep) if keep is not None else ""
+        return await self._prune(before, max_bytes, lambda: False)
+
+    async def drop(self, is_enough: Callable[[], bool]) -> int:
+        """Take away the oldest that no live call needs until `is_enough`; how many segments went."""
+        return await self._prune("", 0, is_enough)
+
+    async def _prune(self, before: str, max_bytes: int, is_enough: Callable[[], bool]) -> int:
+        steps = SmallSteps(self._connection, most=_PRUNE_STEP)
         total = 0
-        while taken := await self._writer.transact(partial(_prune_step, before, max_bytes)):
+        while not await asyncio.to_thread(is_enough):
+            taken = await steps.take(partial(_prune_step, before, max_bytes, steps.size), count=int)
+            if not taken:
+                break
             total += taken
+        if total:
+            await shrink(self._connection)
         return total
 
 
@@ -93,32 +107,24 @@ def _last_id(connection: sqlite3.Connection, *, pbx: str) -> int:
     return int(found or 0)
 
 
-def _prune_step(before: str, max_bytes: int, connection: sqlite3.Connection) -> int:
+def _prune_step(before: str, max_bytes: int, limit: int, connection: sqlite3.Connection) -> int:
     held = int(connection.execute("SELECT value FROM counter WHERE name = 'journal_bytes'").fetchone()[0])
     doomed = []
-    for segment_id, last_at, size in _oldest_prunable(connection):
+    for segment_id, last_at, size in _oldest_prunable(connection, limit):
         if last_at >= before and held <= max_bytes:
             break
         doomed.append((segment_id,))
         held -= size
     connection.executemany("DELETE FROM journal_segment WHERE id = ?", doomed)
     failpoints.hit("journal.prune")
-    _give_back_pages(connection)
     return len(doomed)
 
 
-def _give_back_pages(connection: sqlite3.Connection) -> None:
-    too_many = connection.execute("PRAGMA freelist_count").fetchone()[0] - _FREE_PAGES
-    for _ in range(min(too_many, _VACUUM_PAGES)):
-        # SQLite frees one page per step and sqlite3 takes one step of a statement without columns, whatever N is.
-        connection.execute("PRAGMA incremental_vacuum(1)")
-
-
-def _oldest_prunable(connection: sqlite3.Connection) -> list[tuple[int, str, int]]:
+def _oldest_prunable(connection: sqlite3.Connection, limit: int) -> list[tuple[int, str, int]]:
     """The oldest segments of all PBXes that no live call needs, in the order in which they came."""
     found: list[tuple[int, str, int]] = []
     for (pbx,) in connection.execute(PBX_NAMES).fetchall():
         anchor = connection.execute(OLDEST_ANCHOR, (pbx,)).fetchone()[0]
         floor = anchor if anchor is not None else 1 << 62
-        found += connection.execute(PRUNABLE, (pbx, floor, _PRUNE_STEP)).fetchall()
-    return sorted(found)[:_PRUNE_STEP]
+        found += connection.execute(PRUNABLE, (pbx, floor, limit)).fetchall()
+    return sorted(found)[:limit]

@@ -5,7 +5,7 @@ them when they end.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 import orjson
 
 from agent.calls.merging import CEL, Rank, is_part, rank_of
-from agent.store import accounts, erasures, rows
+from agent.store import accounts, erasures, horizon, rows
 from agent.store.accounts import Retelling
 from agent.store.rows import Encoded, EncodedCall
 from agent.store.writer import enqueue, tenant_id_of
@@ -45,6 +45,7 @@ class MergeResult:
     amended: int = 0
     unchanged: int = 0
     live: int = 0  # left alone, because they are still going on
+    gone: int = 0  # left out: unknown, and of a time of which calls were deleted once the centre had confirmed them
 
     def add(self, other: Self) -> None:
         """Count together."""
@@ -52,6 +53,7 @@ class MergeResult:
         self.amended += other.amended
         self.unchanged += other.unchanged
         self.live += other.live
+        self.gone += other.gone
 
     def as_dict(self) -> dict[str, int]:
         """For JSON."""
@@ -90,28 +92,32 @@ class _Work:
 
 
 def merging(
-    calls: Sequence[ToldCall], *, now: str, dry_run: bool = False
+    calls: Sequence[ToldCall], *, now: str, dry_run: bool = False, again: bool = False
 ) -> Callable[[sqlite3.Connection], MergeResult]:
-    """What is to be run as one transaction."""
+    """What is to be run as one transaction. `again`: also calls that may have been deleted here by retention."""
     told = {str(call.row["call_sid"]): call for call in calls}
 
     def work(connection: sqlite3.Connection) -> MergeResult:
-        return _merge(connection, told, now, dry_run=dry_run)
+        return _merge(connection, told, now, dry_run=dry_run, again=again)
 
     return work
 
 
-def _merge(connection: sqlite3.Connection, told: Mapping[str, ToldCall], now: str, *, dry_run: bool) -> MergeResult:
+def _merge(
+    connection: sqlite3.Connection, told: Mapping[str, ToldCall], now: str, *, dry_run: bool, again: bool
+) -> MergeResult:
     legs = _as_legs(told)
     sids = rows.json_text([*told, *legs])
     known = _read_known(connection, sids)
     live = {sid for (sid,) in connection.execute(_LIVE, (sids,))}
     emptied, erased = erasures.sealed(connection, [*told, *legs]), erasures.Suppression.read(connection)
+    gone = set[str]() if again else horizon.gone(connection, _unknown(told, known))
     result, work = MergeResult(), _Work()
     tenants: dict[str, int] = {}
     for sid, call in told.items():
-        if sid in live:
-            result.live += 1
+        if sid in live or sid in gone:
+            result.live += sid in live
+            result.gone += sid not in live
             continue
         tenant_id = None if dry_run else _tenant_id(connection, call.tenant, tenants)
         old = known.get(sid)
@@ -145,6 +151,13 @@ def _merge(connection: sqlite3.Connection, told: Mapping[str, ToldCall], now: st
     if not dry_run:
         _write(connection, work, now)
     return result
+
+
+def _unknown(told: Mapping[str, ToldCall], known: Mapping[str, _Known]) -> Iterator[horizon.Unknown]:
+    for sid, call in told.items():
+        if sid not in known and not is_part(call.row):
+            start = str(call.row["start_time"])
+            yield horizon.Unknown(sid, call.tenant, str(call.row["pbx"]), start, str(call.row.get("end_time") or start))
 
 
 def _as_legs(told: Mapping[str, ToldCall]) -> dict[str, dict[str, Any]]:  # Any: columns

@@ -15,7 +15,7 @@ from sqlalchemy import Boolean
 from sqlalchemy.types import TypeEngine
 
 from agent.errors import StoreUnavailable
-from agent.store import receipts
+from agent.store import horizon, receipts
 from agent.store.engine import Store
 from agent.store.moments import moment_of, moment_text
 from agent.store.rows import json_text
@@ -115,6 +115,11 @@ class SqliteOutbox:
         """Have some calls wait again that the centre confirmed by a later receipt than `after`."""
         with _told_to_the_syncer():
             return await self._writer.transact(partial(receipts.refill, after, self._writer.now_text()))
+
+    async def deleted_since_receipt(self, number: int) -> datetime | None:
+        """When the latest call may have begun that only a later receipt confirmed, and that retention deleted."""
+        with _told_to_the_syncer():
+            return await self._reader.run(partial(horizon.lost_for, after=number))
 
     async def retry(self, call_sid: str | None = None) -> int:
         """Have a quarantined call, or all of them, wait to be sent again; returns how many."""

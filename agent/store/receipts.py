@@ -23,6 +23,8 @@ _CATCH_UP_WAITING = """UPDATE outbox SET revision = (SELECT revision FROM call W
 LOST = f"SELECT call_id FROM call_receipt WHERE number > ? ORDER BY number LIMIT {_STEP}"  # noqa: S608 - a number
 SEND_AGAIN = """INSERT INTO outbox (call_id, revision, enqueued_at) SELECT id, revision, ? FROM call WHERE id = ?
     AND tenant_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM quarantine WHERE call_id = call.id)
+    AND NOT EXISTS (SELECT 1 FROM dropped_call AS dropped
+        WHERE dropped.call_sid = call.call_sid AND dropped.revision >= call.revision)
     ON CONFLICT DO NOTHING"""
 
 

@@ -44,7 +44,7 @@ class QuarantineEntry(SQLModel, table=True):
 
 
 class DroppedCall(SQLModel, table=True):
-    """A refused call that an operator gave up: it stays here and is not sent, unless it changes. Kept after the call."""
+    """A refused call that an operator gave up: it is kept here and not sent, unless it changes. Outlives the call."""
 
     __tablename__ = "dropped_call"
 
@@ -59,7 +59,7 @@ class DroppedCall(SQLModel, table=True):
 
 
 class Horizon(SQLModel, table=True):
-    """What retention deleted of a tenant's calls; who tells of an unknown call of that time may tell of one of these."""
+    """What retention deleted of a tenant's calls: an unknown call of that time may be one of these."""
 
     tenant_id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})  # 0: calls of no tenant
     until: datetime = _moment()  # when the latest of them began
@@ -265,8 +265,8 @@ class Counter(SQLModel, table=True):
 
 
 EDGE_TABLES = (
-    "outbox", "quarantine", "dropped_call", "horizon", "call_receipt", "centre", "journal_segment", "live_call", "gap", "source_place",
-    "source_reject", "coverage", "account", "context_operation", "service", "erasure", "erased_call",
+    "outbox", "quarantine", "dropped_call", "horizon", "call_receipt", "centre", "journal_segment", "live_call", "gap",
+    "source_place", "source_reject", "coverage", "account", "context_operation", "service", "erasure", "erased_call",
     "counter",
 )  # fmt: skip
 STORE_TABLES = frozenset(SHARED_TABLES) | frozenset(EDGE_TABLES)

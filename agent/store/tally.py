@@ -16,6 +16,7 @@ from pathlib import Path
 import orjson
 
 from agent.errors import StoreUnavailable
+from agent.store import horizon
 from agent.store.faults import faults_of
 from agent.store.moments import moment_text
 from agent.store.receipts import SEND_AGAIN
@@ -28,7 +29,9 @@ _BUSY_SECONDS = 5.0
 _CACHE_KIBIBYTES = 8 * 1024
 
 _SETTLED = """NOT EXISTS (SELECT 1 FROM outbox WHERE call_id = call.id)
-    AND NOT EXISTS (SELECT 1 FROM quarantine WHERE call_id = call.id)"""
+    AND NOT EXISTS (SELECT 1 FROM quarantine WHERE call_id = call.id)
+    AND NOT EXISTS (SELECT 1 FROM dropped_call AS dropped
+        WHERE dropped.call_sid = call.call_sid AND dropped.revision >= call.revision)"""
 # The tenants first: then their index gives each day's calls, and nothing needs to be sorted.
 DAY = f"""SELECT tenant.name, count(*), digest(call.call_sid, call.revision)
     FROM tenant CROSS JOIN call ON call.tenant_id = tenant.id
@@ -62,6 +65,11 @@ class SqliteTally:
                 found += await asyncio.to_thread(_day, self._path, day)
             day += timedelta(days=1)
         return found
+
+    async def kept_since(self) -> dict[str, date]:
+        """The day after the latest from which a call was deleted, by tenant."""
+        with _told_as_outbox(self._path):
+            return await asyncio.to_thread(_kept_since, self._path)
 
     @asynccontextmanager
     async def comparing(self, tenant: str, day: date) -> AsyncIterator["_Comparison"]:
@@ -163,6 +171,12 @@ def _bounds(day: date) -> tuple[str, str]:
 def _day(path: Path, day: date) -> list[DayDigest]:
     with closing(_connect(path)) as connection:
         return [DayDigest(tenant, day, *counted) for tenant, *counted in connection.execute(DAY, _bounds(day))]
+
+
+def _kept_since(path: Path) -> dict[str, date]:
+    with closing(_connect(path)) as connection:
+        until = horizon.by_tenant(connection)
+    return {tenant: at.date() + timedelta(days=1) for tenant, at in until.items() if tenant is not None}
 
 
 def _begin(connection: sqlite3.Connection) -> int:

@@ -10,10 +10,10 @@ from agent import jobs as working
 from agent.jobs import Jobs
 from agent.store import engine
 from agent.store.engine import Store, open_store
-from agent.store.journal import Journal
 from agent.store.lease import lock_file
+from agent.store.retention import Retention
 from agent.store.writer import Writer
-from config.settings import StoreSettings
+from config.settings import RetentionSettings, StoreSettings, TenancySettings
 
 
 async def _run_briefly(jobs: Jobs) -> None:
@@ -22,12 +22,10 @@ async def _run_briefly(jobs: Jobs) -> None:
             await jobs.run()
 
 
-async def test_a_time_zone_nobody_knows_is_no_hindrance(
-    store: Store, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_time_zone_nobody_knows_is_no_hindrance(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Nowhere/At-All")
 
-    jobs = Jobs(store=store, journal=journal, settings=StoreSettings(), reconcile=_nothing, verify=_nothing)
+    jobs = Jobs(store=store, retention=await _retention(store), reconcile=_nothing, verify=_nothing)
     await _run_briefly(jobs)
 
     assert jobs.damage is None
@@ -48,8 +46,7 @@ async def test_a_database_too_large_for_a_check_at_the_start_is_checked_once_the
 
     monkeypatch.setattr(working, "quick_check", quick_check)
     async with open_store(database) as store:
-        journal = Journal(store, await Writer.over(store.connection))
-        jobs = Jobs(store=store, journal=journal, settings=StoreSettings(), reconcile=_nothing, verify=_nothing)
+        jobs = Jobs(store=store, retention=await _retention(store), reconcile=_nothing, verify=_nothing)
         await _run_briefly(jobs)
 
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
@@ -57,6 +54,17 @@ async def test_a_database_too_large_for_a_check_at_the_start_is_checked_once_the
     assert bool(found) == bool(jobs.damage)
     if jobs.damage:
         assert "is damaged (row 7 missing from index); export its calls" in jobs.damage
+
+
+async def _retention(store: Store) -> Retention:
+    return await Retention.over(
+        store,
+        await Writer.over(store.connection),
+        settings=RetentionSettings(),
+        journal_settings=StoreSettings(),
+        tenancy=TenancySettings(),
+        has_centre=True,
+    )
 
 
 async def _nothing() -> None:

@@ -2,12 +2,14 @@
 
 import os
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
 from agent.store import history
 from agent.store import journal as journal_module
 from agent.store.engine import Store
+from agent.store.free_pages import shrink
 from agent.store.journal import Journal
 from agent.store.segment import Segment
 from agent.store.writer import Group, LiveAnchor, Writer
@@ -128,7 +130,7 @@ async def test_much_is_pruned_in_steps_and_given_back(
     store: Store, journal: Journal, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "_PRUNE_STEP", 20)
-    monkeypatch.setattr(journal_module, "_FREE_PAGES", 4)
+    monkeypatch.setattr(journal_module, "shrink", partial(shrink, keep=4))
     await _keep(writer, 150, size=10_000)
     before = await store.reader.run(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
 
