@@ -115,6 +115,9 @@ class AsteriskConnector:
                 last = self.status.last_heard_at or self._now()
                 self._feed.heard(LINE_LOST, line.interpreter.interpret(LINE_LOST, last), last, blind=blind)
         if lost is not None:
+            # A task group lets an error go before a cancellation that comes at the same moment, and forgets that one.
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError
             raise lost
 
     async def _connect(self) -> "_Line":

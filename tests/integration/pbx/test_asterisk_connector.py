@@ -533,3 +533,24 @@ async def test_nothing_told_of_a_connector_holds_the_secret() -> None:
         await until(lambda: connector.status.state is LineState.CONNECTED)
 
         assert SECRET not in repr(connector) + repr(connector.status) + repr(settings(pbx.port))
+
+
+async def test_an_agent_that_is_stopped_at_the_moment_its_pbx_stops_is_stopped() -> None:
+    """As when a machine goes down: an error in a task group goes before a cancellation that comes with it."""
+    ear = Ear()
+    async with Pbx() as pbx:
+        connector = AsteriskConnector(settings(pbx.port), feed=ear, backoff=Backoff(initial=0.01, maximum=0.02))
+        running = asyncio.create_task(connector.run())
+        line = await pbx.called()
+        await line.log_in()
+        await line.list_channels()
+        await until(lambda: SNAPSHOT_TAKEN in ear.frames)
+        (watch,) = [task for task in asyncio.all_tasks() if task.get_name() == "pbx-main-watch"]
+        line.hang_up()
+        while not watch.cancelling():  # noqa: ASYNC110 - it is this very moment that counts
+            await asyncio.sleep(0)
+        running.cancel()
+        done, _ = await asyncio.wait([running], timeout=5)
+    assert done
+    assert running.cancelled()
+    assert ear.frames[-1] == LINE_LOST
