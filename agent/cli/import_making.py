@@ -1,8 +1,12 @@
-"""CDRs become calls: here, or for large files in a process of its own while this one writes the calls made before."""
+"""CDRs become calls: here, and for large files in a process of its own too, so that two processors have work."""
 
+import gc
 import multiprocessing
+import os
 import signal
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +21,7 @@ from agent.store.merge import ToldCall, told_text
 from config.settings import TenancySettings
 
 _WORTHWHILE_LINES: Final = 20_000  # a process of its own takes a second to start
+_AHEAD: Final = 2  # slices the other process has, so that it need not wait while this one writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +46,30 @@ class Maker:
 
 def slices(maker: Maker, staged: Iterator[StagedCall], *, lines: int, at_once: int) -> Iterator[tuple[bytes, int]]:
     """Calls, so many at once, each slice with how many lines told it; `lines`: how many there are in all."""
-    if lines < _WORTHWHILE_LINES:
-        while part := list(islice(staged, at_once)):
+    gc.freeze()  # thousands of values come and go now: what is loaded need not be looked through each time
+    parts = iter(lambda: list(islice(staged, at_once)), [])
+    if lines < _WORTHWHILE_LINES or len(os.sched_getaffinity(0)) == 1:
+        for part in parts:
             yield maker.told(part), _lines(part)
         return
-    with _process(maker) as worker:
-        # One slice is there at a time: both sides would wait for ever if both wrote more than a pipe holds.
-        made, count = b"", 0
-        while part := list(islice(staged, at_once)):
-            if count:
-                made = worker.recv_bytes()
-            worker.send(part)
-            if count:
-                yield made, count
-            count = _lines(part)
-        if count:
-            yield worker.recv_bytes(), count
+    # A thread speaks with the other process: both sides would wait for ever if both wrote more than a pipe holds.
+    with _process(maker) as worker, ThreadPoolExecutor(1, "courier") as courier:
+        asked = deque[tuple[Future[bytes], int]]()
+        for part in parts:
+            if asked and asked[0][0].done():
+                made, count = asked.popleft()
+                yield made.result(), count
+            if len(asked) < _AHEAD:
+                asked.append((courier.submit(_ask, worker, part), _lines(part)))
+            else:
+                yield maker.told(part), _lines(part)  # rather than wait
+        for made, count in asked:
+            yield made.result(), count
+
+
+def _ask(worker: Connection, part: list[StagedCall]) -> bytes:
+    worker.send(part)
+    return worker.recv_bytes()
 
 
 def _lines(part: Iterable[StagedCall]) -> int:
@@ -81,6 +94,7 @@ def _process(maker: Maker) -> Iterator[Connection]:
 
 def _work(connection: Connection, maker: Maker) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that asked is told, and ends both
+    gc.freeze()
     while True:
         try:
             part = connection.recv()
