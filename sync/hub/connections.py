@@ -32,6 +32,7 @@ class BoundedListener(socket.socket):
         super().__init__(fileno=listener.detach())
         self._most = limits.connections + _TOLD_AT_ONCE
         self._accepted = accepted
+        self._unread_ms = int(limits.body_seconds * 1000)
 
     def accept(self) -> tuple[socket.socket, Any]:  # Any: an address, as the family has it
         """The next connection; raises ConnectionAbortedError, which event loops pass over, if it is one too many."""
@@ -42,6 +43,8 @@ class BoundedListener(socket.socket):
         if len(self._accepted) >= self._most:
             connection.close()
             raise ConnectionAbortedError
+        # Who reads nothing of what we say, or is gone, is cut by the kernel; closing would wait for him for ever.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._unread_ms)
         self._accepted.add(connection)
         return connection, address
 
@@ -55,11 +58,13 @@ def bounded_protocol(limits: Limits) -> type[H11Protocol]:
     """The protocol class for a server with these limits.
 
     A connection that has no request under way for `header_seconds` after its first byte, or after it was made, is cut.
-    So is one that goes on sending a body when its answer has long been given.
+    So is one that goes on sending a body when its answer has long been given, and one that reads so slowly that what
+    waits for it does not shrink in `body_seconds`.
     """
 
     class Bounded(H11Protocol):
         _deadline: asyncio.TimerHandle | None = None
+        _unread: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
             super().connection_made(transport)
@@ -83,7 +88,21 @@ def bounded_protocol(limits: Limits) -> type[H11Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._disarm()
+            self._stop_waiting_for_reader()
             super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._unread = self.loop.call_later(limits.body_seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            self._stop_waiting_for_reader()
+            super().resume_writing()
+
+        def _stop_waiting_for_reader(self) -> None:
+            if self._unread is not None:
+                self._unread.cancel()
+                self._unread = None
 
         def _arm(self) -> None:
             if self._deadline is None:

@@ -23,7 +23,7 @@ class Limits:
     header_seconds: float = 10.0  # from a connection's or a request's first byte to the end of its headers
     header_bytes: int = 16 * 1024
     idle_seconds: float = 75.0  # balancers let go of idle connections after 60 s
-    body_seconds: float = 60.0  # for sending a body
+    body_seconds: float = 60.0  # for sending a body, and for reading anything of an answer
     answer_seconds: float = 90.0  # for everything, from headers to the last byte of the answer
     stop_seconds: float = 30.0  # what is under way may take that long after SIGTERM
     batch_bytes: int = 16 * MEBIBYTE  # of a batch after decompression

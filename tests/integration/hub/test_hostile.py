@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import io
 import json
+import socket
 
 import httpx
 import pytest
@@ -164,6 +165,23 @@ async def test_who_sends_a_body_byte_by_byte_is_told_that_it_took_too_long(
 
     assert told.startswith(b"HTTP/1.1 408")
     assert b'"code":"timeout"' in told
+
+
+async def test_who_asks_and_does_not_read_the_answers_is_cut(central_database: PostgresDatabase) -> None:
+    async with running_hub(central_database, limits=Limits(body_seconds=0.3, idle_seconds=1, stop_seconds=2)) as hub:
+        loop = asyncio.get_running_loop()
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            deaf.setblocking(False)
+            await loop.sock_connect(deaf, ("127.0.0.1", hub.port))
+            await loop.sock_sendall(deaf, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 300)
+            async with asyncio.timeout(20):
+                while (await hub.client.get("/health")).is_success:
+                    try:
+                        await loop.sock_sendall(deaf, b"GET")
+                    except ConnectionError:
+                        break
+        assert (await hub.client.get("/health")).status_code == 200
 
 
 async def test_what_takes_too_long_is_ended(central_database: PostgresDatabase) -> None:
