@@ -113,6 +113,8 @@ class CallModel:
         self._blind_since: datetime | None = (
             None  # words may have been missed between then and the next list of channels
         )
+        # By their native id: calls whose known channels are gone while the first one may still be to be listed.
+        self._unended: dict[str, LiveCall] = {}
         self._awaited: frozenset[str] = frozenset()  # call_sids that a replay has to come to
         self._unlisted: frozenset[str] = frozenset()  # channels that the last list did not know
         self.ignored_channels = 0  # not followed, because there were too many
@@ -143,11 +145,14 @@ class CallModel:
             if call.call_sid not in self._awaited:
                 for channel in list(call.open_channels):
                     self._close_leg(call, call.legs[channel], call.started_at, None)
+                if self._unended.pop(call.native_id, None) is not None:
+                    self._end(call, call.started_at)
         self._awaited = frozenset()
 
     def live_calls(self) -> list[LiveCall]:
         """Calls that have not ended, the oldest first."""
-        return list({call.call_sid: call for call in self._by_channel.values()}.values())
+        calls = (*self._by_channel.values(), *self._unended.values())
+        return list({call.call_sid: call for call in calls}.values())
 
     def take_opened(self) -> list[LiveCall]:
         """Calls that began since the last time, whether or not they ended meanwhile."""
@@ -213,6 +218,8 @@ class CallModel:
     def _happened(self, channel: str, linked: str | None, event: LegEvent) -> None:
         call = self._by_channel.get(channel)
         if call is None:
+            if isinstance(event, ChannelClosed) and self._blind_since is not None:
+                self._unlisted_closed(event)
             return
         leg = call.legs[channel]
         if linked is not None and linked not in call.linked and linked not in leg.left_linked:
@@ -414,6 +421,7 @@ class CallModel:
         call.legs[event.channel] = leg
         call.open_channels.add(event.channel)
         self._by_channel[event.channel] = call
+        self._unended.pop(call.native_id, None)
         self._bridges.opened(leg)
         root = call.root
         if leg is root and not leg.is_local:
@@ -560,8 +568,23 @@ class CallModel:
         self._by_channel.pop(leg.channel, None)
         self._bridges.closed(leg)
         self._gone_channels.add(leg.channel)
-        if not call.open_channels:
+        if call.open_channels:
+            return
+        if (
+            self._blind_since is not None
+            and call.native_id not in call.legs
+            and call.native_id not in self._gone_channels
+        ):
+            self._unended[call.native_id] = call  # a queue whose caller is not listed yet may go on ringing others
+        else:
             self._end(call, at)
+
+    def _unlisted_closed(self, event: ChannelClosed) -> None:
+        """A channel that was never told of is gone; if it was a call's first one, the call may be over."""
+        self._gone_channels.add(event.channel)
+        call = self._unended.pop(event.channel, None)
+        if call is not None:
+            self._end(call, event.at)
 
     def _end(self, call: LiveCall, at: datetime) -> None:
         self._note_what_was_not_heard(call, at)
@@ -614,6 +637,10 @@ class CallModel:
             ended = self._by_channel.get(channel)
             if ended is not None:
                 self._found_gone(ended, ended.legs[channel], event.at)
+        unended, self._unended = list(self._unended.values()), {}
+        for call in unended:
+            call.end_estimated = True
+            self._end(call, call.last_heard_at or event.at)
 
     def _found_gone(self, call: LiveCall, leg: Leg, at: datetime) -> None:
         heard = [moment for moment in (call.last_heard_at, self._last_heard_at) if moment is not None]

@@ -604,6 +604,32 @@ def test_a_call_found_without_its_first_channel_bears_its_linkedid() -> None:
     assert row["caller_id"] is None
 
 
+def test_a_queue_rings_one_after_the_other_before_its_caller_is_listed_and_it_is_one_call() -> None:
+    story = Story().line_lost().opens("x", "PJSIP/101").wait(5).closes("x").opens("y", "PJSIP/102").wait(3)
+    unheard = told(story.closes("y").wait(1).snapshot())
+
+    assert (unheard["call_sid"], unheard["end_estimated"]) == ("here:main:1.a", True)
+    assert unheard["total_seconds"] == 8
+
+
+def test_the_end_of_a_caller_who_was_not_listed_yet_is_the_call_s() -> None:
+    last = told(Story().line_lost().opens("x", "PJSIP/101").wait(5).closes("x").wait(1).closes("a"))
+    first = told(Story().line_lost().opens("x", "PJSIP/101").wait(5).closes("a").wait(1).closes("x"))
+
+    assert [(row["call_sid"], row["total_seconds"], row["end_estimated"]) for row in (last, first)] == [
+        ("here:main:1.a", 6, False)
+    ] * 2
+
+
+def test_a_caller_listed_after_those_who_rang_goes_on_with_the_call() -> None:
+    story = Story().line_lost().opens("x", "PJSIP/101").wait(5).closes("x").wait(1)
+    found(story, "a", "PJSIP/trunk-acme", up=True, application="Queue", application_data="sales,,,,60").snapshot("a")
+
+    row = told(story.wait(4).closes("a"))
+
+    assert (row["call_sid"], row["queue"], row["end_estimated"]) == ("here:main:1.a", "sales", False)
+
+
 def test_a_list_of_what_is_known_changes_no_record() -> None:
     plain, listed = ringing().answers("x").wait(30), ringing().answers("x").wait(30)
     found(listed, "a", "PJSIP/trunk-acme", up=True, bridge="1.b", application="Dial", age=34.0)

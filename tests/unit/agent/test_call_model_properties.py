@@ -146,9 +146,10 @@ def test_no_mangled_story_raises_or_leaves_a_call_behind_once_its_channels_close
         model.apply(event)
         for call in model.live_calls():
             assert call.context(NOON).call_sid == call.call_sid
-            assert call.open_channels
+            assert call.open_channels or call.native_id not in call.legs
         ended += model.take_ended()
     ended += tell_events(model, [ChannelClosed(NOON, channel, channel, 16) for channel in CHANNELS])
+    ended += tell_events(model, [SnapshotTaken(NOON, frozenset())])  # the first channel of a call may bear any name
 
     assert is_empty(model)
     check_records(ended)
