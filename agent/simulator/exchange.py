@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from agent.simulator.channel import CAUSES, UP, Bridge, Channel
 from agent.simulator.events import HEADS, Event
+from agent.simulator.master_csv import RecordKeeper, line_of
 from agent.simulator.site import UNKNOWN
 from agent.simulator.truth import Cut, SimulatedCall
 
@@ -94,6 +95,7 @@ class Exchange:
         system_name: str = "",
         members: dict[str, list[tuple[str, str]]] | None = None,
         ids_from_second: int = 0,
+        records: RecordKeeper | None = None,
     ) -> None:
         self.started_us = now_us
         self.stamp = now_us
@@ -106,6 +108,7 @@ class Exchange:
         self._ids = random.Random(seed)
         self._events: list[Event] = []
         self._ids_from_second = ids_from_second
+        self._records = records
         self._uniqueids = 0
         self._names = 0
         self._sequence = 0
@@ -228,14 +231,25 @@ class Exchange:
         answer_us: int | None,
         disposition: str,
     ) -> None:
-        """A call detail record, told over AMI; its times are the server's local ones, which here are UTC."""
+        """A call detail record, written down and told over AMI; its times are the server's local ones, here UTC."""
         self._sequence += 1
-        if "Cdr" in self.unwanted:
+        if "Cdr" in self.unwanted and self._records is None:
             return
         end_us = self.stamp
         number, name = _known(channel.number), _known(channel.caller_name)
         caller_id = f'"{name}" <{number}>'
         billable = 0 if answer_us is None else (end_us - answer_us) // 1_000_000
+        if self._records is not None:
+            answered = "" if answer_us is None else local_time(answer_us)
+            told = (
+                "", number, callee, channel.context, caller_id, channel.name, destination, *application,
+                local_time(start_us), answered, local_time(end_us),
+            )  # fmt: skip
+            rest = (disposition, "DOCUMENTATION", channel.uniqueid, "", "", channel.linkedid)
+            duration = (end_us - start_us) // 1_000_000
+            self._records(line_of(told, seconds=(duration, billable), rest=rest, sequence=self._sequence))
+        if "Cdr" in self.unwanted:
+            return
         self.say(
             "Cdr",
             f"AccountCode: \r\nSource: {number}\r\nDestination: {callee}\r\nDestinationContext: {channel.context}\r\n"

@@ -80,6 +80,7 @@ class ManagerSession:
         self._challenge: str | None = None
         self._over = False
         self.logged_in = False
+        self.listings = 0  # how often it was told which channels there are
         self.mask = EventClass(0)
         self._excluded: list[re.Pattern[str]] = []
         self._included: list[re.Pattern[str]] = []
@@ -236,6 +237,8 @@ class ManagerSession:
             f"Event: CoreShowChannelsComplete\r\n{_action_id(action)}EventList: Complete\r\n"
             f"ListItems: {len(channels)}\r\n\r\n".encode()
         )
+        self.listings += 1
+        self.changed()
         return [Reply(b"".join(parts))]
 
     def _core_status(self, action: Action) -> list[Reply]:

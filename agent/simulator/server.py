@@ -7,12 +7,14 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from agent.simulator.events import CLASS_OF, Event
 from agent.simulator.exchange import Exchange
 from agent.simulator.manager import BANNER, Account, ManagerSession, Reply
+from agent.simulator.master_csv import keeper
 from agent.simulator.plan import CallPlan
 from agent.simulator.playing import PlayedCall
 from agent.simulator.scenarios import plan_calls, queue_members
@@ -37,7 +39,7 @@ class Simulator:
 
     Calls come at `rate` a second (0: only those that are placed), at most `calls` of them, chosen by `seed`; `pace`
     stretches every length of time in a call, so that 0.01 makes a minute's talk last 0.6 s. `ended` holds what was true
-    of each ended call.
+    of each ended call; `cdr_file` is its Master.csv.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Simulator:
         refusal_seconds: float = 1.0,
         keep_ended: bool = True,
         on_ended: Callable[[SimulatedCall], None] | None = None,
+        cdr_file: Path | None = None,
     ) -> None:
         self._host = host
         self._wanted_port = port
@@ -72,6 +75,7 @@ class Simulator:
         self.write_timeout_seconds = write_timeout_seconds
         self.refusal_seconds = refusal_seconds
         self._on_ended = on_ended
+        self._records = None if cdr_file is None else keeper(cdr_file)
         self._wall_us = time.time_ns() // 1000
         self._monotonic_ns = time.monotonic_ns()
         self._boots = 0
@@ -82,6 +86,7 @@ class Simulator:
         self.events = 0
         self.cut_clients = 0
         self.logins = 0
+        self.listings = 0
         self.ended: list[SimulatedCall] = []
         self.ended_calls = 0
         self._keep_ended = keep_ended
@@ -182,9 +187,17 @@ class Simulator:
         """Until so many are logged in."""
         await self._wait(lambda: self.clients >= clients)
 
+    async def wait_nobody(self) -> None:
+        """Until nobody is connected, and whatever was said by those who were has been read."""
+        await self._wait(lambda: not self._clients)
+
     async def wait_logins(self, logins: int) -> None:
         """Until there were so many log-ins since the start."""
         await self._wait(lambda: self.logins >= logins)
+
+    async def wait_listings(self, listings: int) -> None:
+        """Until clients were told so many times since the start which channels there are."""
+        await self._wait(lambda: self.listings >= listings)
 
     async def wait_live(self, calls: int = 1) -> None:
         """Until so many calls are going on."""
@@ -287,6 +300,7 @@ class Simulator:
             system_name=self._system_name,
             members=queue_members(),
             ids_from_second=ids_from_second,
+            records=self._records,
         )
         exchange.unwanted = frozenset(CLASS_OF)  # until somebody logs in
         return exchange
@@ -375,6 +389,10 @@ class Simulator:
         """Somebody logged in."""
         self.logins += 1
 
+    def listed(self) -> None:
+        """Somebody was told which channels there are."""
+        self.listings += 1
+
     def wishes_changed(self) -> None:
         """A session asked for other events."""
         self.choose_events()
@@ -397,6 +415,7 @@ class _Client(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._wanted: frozenset[str] = frozenset()
         self._was_logged_in = False
+        self._listings = 0
         self._held: list[bytes] | None = None
         self._cutting: asyncio.TimerHandle | None = None
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -478,6 +497,9 @@ class _Client(asyncio.Protocol):
         if self.session.logged_in and not self._was_logged_in:
             self._was_logged_in = True
             self._simulator.logged_in()
+        if self.session.listings > self._listings:
+            self._listings = self.session.listings
+            self._simulator.listed()
         self._simulator.wishes_changed()
 
     def _send(self, reply: Reply) -> None:

@@ -129,6 +129,22 @@ class EmbeddedPostgres:
         """Stop at once, as a crash would; the next start recovers."""
         self._stop(signal.SIGQUIT)
 
+    def kill(self) -> None:
+        """SIGKILL to every process of the server, as the kernel would when memory runs out; the next start recovers."""
+        if self._process is None:
+            return
+        self.freeze()
+        pids, self._stopped_pids = self._stopped_pids, []
+        for pid in pids:
+            _signal(pid, signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+        deadline = time.monotonic() + _STOP_SECONDS
+        while any(Path("/proc", str(pid)).exists() for pid in pids):  # they hold the shared memory until they are gone
+            if time.monotonic() > deadline:
+                raise EmbeddedPostgresError(f"PostgreSQL's processes did not end in {_STOP_SECONDS:.0f} s")
+            time.sleep(0.01)
+
     def freeze(self) -> None:
         """Let every process of the server hang, as a machine or a storage that hangs would, until `thaw`."""
         if self._process is None:
