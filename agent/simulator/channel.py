@@ -61,6 +61,7 @@ class Channel:
     dialled: str = ""  # the number first dialled (DNID), known to CEL from the second event on
     bridge: Bridge | None = None
     userfield: str = ""
+    variables: str = ""  # those that manager.conf's channelvars names, as they are told
 
     def fields(self) -> str:
         """The block that nearly every channel event holds."""
@@ -69,7 +70,7 @@ class Channel:
             f"CallerIDNum: {self.number}\r\nCallerIDName: {self.caller_name}\r\n"
             f"ConnectedLineNum: {self.connected_number}\r\nConnectedLineName: {self.connected_name}\r\n"
             f"Language: en\r\nAccountCode: \r\nContext: {self.context}\r\nExten: {self.exten}\r\n"
-            f"Priority: {self.priority}\r\nUniqueid: {self.uniqueid}\r\nLinkedid: {self.linkedid}\r\n"
+            f"Priority: {self.priority}\r\nUniqueid: {self.uniqueid}\r\nLinkedid: {self.linkedid}\r\n{self.variables}"
         )
 
     def dest_fields(self) -> str:

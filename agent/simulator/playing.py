@@ -79,6 +79,7 @@ class PlayedCall:
         if plan.traceparent is not None:
             root.priority += 1
             exchange.run(root, "Set", f"TRACEPARENT={plan.traceparent}")
+            root.variables = f"ChanVariable: TRACEPARENT={plan.traceparent}\r\n"
             exchange.set_variable(root, "TRACEPARENT", plan.traceparent)
         if plan.dialled.startswith("+") and plan.direction is Direction.INBOUND:
             root.priority += 1
