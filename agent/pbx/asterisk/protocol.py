@@ -8,6 +8,7 @@ Keys are case-insensitive and may repeat, values may be empty or hold ': '. The 
 import hashlib
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
+from functools import cache
 from typing import Final
 
 from agent.errors import PbxLost, PbxRefused
@@ -60,7 +61,7 @@ class AmiMessage:
     def variable(self, name: str) -> str:
         """The value of a channel variable that `channelvars` in manager.conf has told; empty if it has none."""
         told = self._told or self._read()
-        needle = b"\r\nChanVariable: %s=" % name.encode()
+        needle = _variable(name)
         start = told.find(needle) + len(needle)
         if start < len(needle):
             return ""
@@ -99,6 +100,12 @@ _NEEDLES: Final[dict[str, bytes]] = {}
 def _needle(key: str) -> bytes:
     """How a key stands in a message in lower case; keys are names in our own code, so there are few."""
     return _NEEDLES.setdefault(key, f"\r\n{key}:".encode())
+
+
+@cache
+def _variable(name: str) -> bytes:
+    """How a channel variable stands in a message; settings name them, so they are few."""
+    return f"\r\nChanVariable: {name}=".encode()
 
 
 class AmiFramer:
