@@ -34,7 +34,8 @@ class CdrClock:
 
     def __init__(self, zone: tzinfo) -> None:
         self._zone = zone
-        self._offsets: dict[str, timedelta | None] = {}  # of whole hours that are nothing special
+        # Hours that are nothing special: when they begin on the PBX's clock, and which moment that is.
+        self._hours: dict[str, tuple[datetime, datetime]] = {}
         self._latest_end: datetime | None = None
 
     def times(
@@ -49,7 +50,9 @@ class CdrClock:
         else:
             began, ended, is_guess = self._likeliest(starts, ends, duration, began_at(uniqueid))
         answered: datetime | None
-        if answers:
+        if len(answers) == 1:
+            answered = answers[0]
+        elif answers:
             within = [one for one in answers if began - _OFF <= one <= ended + _OFF] or answers
             wanted = ended - timedelta(seconds=billsec) if billsec is not None else began
             answered = min(within, key=lambda one: abs(one - wanted)) if len(within) > 1 else within[0]
@@ -83,9 +86,9 @@ class CdrClock:
     def _readings(self, text: str) -> Sequence[datetime]:
         """What the text can mean, the earlier moment first; nothing if it is empty."""
         hour = text[:13]
-        offset = self._offsets.get(hour)
-        if offset is not None:
-            return ((datetime.fromisoformat(text) - offset).replace(tzinfo=UTC),)
+        if (known := self._hours.get(hour)) is not None and (local := datetime.fromisoformat(text)).tzinfo is None:
+            begins, moment = known
+            return (moment + (local - begins),)  # a third of the time that a change of its zone takes
         if text in _NO_TIMES or text.startswith("0000"):
             return ()
         if found := _EPOCH.fullmatch(text):
@@ -106,11 +109,11 @@ class CdrClock:
             for minute in range(0, 60, 5)
             for fold in (0, 1)
         }
-        if len(offsets) == 1 and len(self._offsets) < _MAX_KNOWN_HOURS:
-            self._offsets[hour] = offsets.pop()
+        if len(offsets) == 1 and len(self._hours) < _MAX_KNOWN_HOURS:
+            self._hours[hour] = begins, begins.replace(tzinfo=self._zone).astimezone(UTC)
 
     def _does_not_exist(self, text: str) -> bool:
-        if text[:13] in self._offsets or text in _NO_TIMES or "-" not in text:
+        if text[:13] in self._hours or text in _NO_TIMES or "-" not in text:
             return False
         local = datetime.fromisoformat(text)
         if local.tzinfo is not None:

@@ -35,6 +35,12 @@ def test_an_epoch_needs_no_zone(text: str) -> None:
     assert times(text, "", text).start == utc(2025, 12, 1, 11)
 
 
+def test_a_time_with_a_zone_of_its_own_is_read_by_it_whatever_the_lines_before_were() -> None:
+    clock = CdrClock(BERLIN)
+    assert times("2025-12-01 12:00:00", clock=clock).start == utc(2025, 12, 1, 11)
+    assert times("2025-12-01 12:00:00+03:00", clock=clock).start == utc(2025, 12, 1, 9)
+
+
 def test_microseconds_are_kept_to_the_last() -> None:
     assert times("1764586800.123457", "", "1764586801.000001").start == utc(2025, 12, 1, 11, 0, 0, 123457)
 
