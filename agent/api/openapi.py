@@ -37,6 +37,12 @@ _WHY: Final = {
     429: "The service waits in too many requests at once",
     503: "Nothing was kept: the agent is busy, or its database cannot be written; send it again",
 }
+_TRACE: Final[Json] = {
+    "traceparent": {
+        "schema": {"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]$"},
+        "description": "W3C trace context: the call's span, the parent of the service's own; also in the context",
+    }
+}
 _READING: Final = (401, 403, 404, 405, 422, 429, 503)
 _WRITING: Final = (400, 401, 403, 404, 405, 408, 412, 413, 415, 422, 503)
 
@@ -107,7 +113,9 @@ def _paths() -> Json:
 
 
 def _read(summary: str, model: type[BaseModel], parameters: list[Json], *, etag: bool = False) -> Json:
-    headers = {"ETag": {"schema": {"type": "string"}, "description": "The revision"}} if etag else {}
+    headers = _TRACE if model is NextCall else {}
+    if etag:
+        headers = {"ETag": {"schema": {"type": "string"}, "description": "The revision"}, **_TRACE}
     content = {"application/json": {"schema": _ref(model)}}
     answers: Json = {"200": {"description": "As it is", "headers": headers, "content": content}}
     if etag:
@@ -133,7 +141,7 @@ def _write(summary: str, schema: Json | None, *, status: int = 200, kind: str = 
     ]
     receipt = {
         "description": "Kept, and durable",
-        "headers": {"ETag": {"schema": {"type": "string"}, "description": "The revision with this write"}},
+        "headers": {"ETag": {"schema": {"type": "string"}, "description": "The revision with this write"}, **_TRACE},
         "content": {"application/json": {"schema": _ref(Receipt)}},
     }
     told: Json = {"summary": summary, "parameters": parameters}
