@@ -12,6 +12,7 @@ from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.api import control
@@ -27,7 +28,7 @@ from agent.calls.rules import CallRules
 from agent.calls.tenancy import assign, facts_of
 from agent.calls.wishes import Limits
 from agent.coverage.daily import DailyCoverage
-from agent.errors import AgentError, ContextStoreAway
+from agent.errors import AgentError, ContextStoreAway, StoreHeld, StoreUnavailable
 from agent.health import AgentStatus
 from agent.jobs import Jobs
 from agent.live.desk import Desk, DeskTimes
@@ -50,9 +51,12 @@ from agent.store.holder import holder_of
 from agent.store.journal import Journal
 from agent.store.merge import MergeResult, ToldCall, merging
 from agent.store.outbox import SqliteOutbox
+from agent.store.quarantine import Chosen
 from agent.store.repository import Repository
+from agent.store.reserve import Reserve
 from agent.store.retention import Retention
 from agent.store.services import Registered
+from agent.store.spill import Spill, read_position
 from agent.store.tally import SqliteTally
 from agent.store.writer import FinishedCall, Writer
 from agent.tracking.derive import row_so_far
@@ -176,14 +180,22 @@ async def run(settings: Settings, *, reload: Callable[[], Settings], environ: Ma
     """Run the agent until SIGTERM or SIGINT. Raises AgentError when it cannot start; a bug passes through."""
     notifier = Notifier(os.environ if environ is None else environ)
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(open_store(settings.database_file))
+        reserve = Reserve(settings.database_file, megabytes=settings.store.reserve_megabytes)
+        store = await _opened(stack, settings.database_file, reserve)
         writer = await Writer.over(store.connection)
+        spill = await Spill.open(
+            settings.database_file, max_bytes=settings.store.spill_max_megabytes << 20, release=reserve.release
+        )
+        stack.callback(spill.close)
+        spill.begin_at(*await store.connection.run(read_position))
         contexts = await stack.enter_async_context(ContextStore.open(settings.live))
         daemon = Daemon(
             settings,
             store=store,
             writer=writer,
             operations=await ContextLog.over(store, writer),
+            spill=spill,
+            reserve=reserve,
             retention=await Retention.over(
                 store,
                 writer,
@@ -199,6 +211,18 @@ async def run(settings: Settings, *, reload: Callable[[], Settings], environ: Ma
         await daemon.run()
 
 
+async def _opened(stack: AsyncExitStack, file: Path, reserve: Reserve) -> Store:
+    """The database; on a full disk with what the reserve keeps, since even opening takes some room."""
+    try:
+        return await stack.enter_async_context(open_store(file))
+    except StoreHeld:
+        raise
+    except StoreUnavailable:
+        if not reserve.release_if_full():
+            raise
+    return await stack.enter_async_context(open_store(file))
+
+
 class Daemon:
     """One running agent; implements `agent.api.control.Control`."""
 
@@ -209,6 +233,8 @@ class Daemon:
         store: Store,
         writer: Writer,
         operations: ContextLog,
+        spill: Spill,
+        reserve: Reserve,
         retention: Retention,
         contexts: ContextStore,
         reload: Callable[[], Settings],
@@ -259,6 +285,7 @@ class Daemon:
             live=self._desk,
             commit_interval=timedelta(milliseconds=settings.store.commit_interval_ms),
             on_commit=self._syncer.wake if self._syncer else _nothing,
+            spill=spill,
             on_ended=self._trace,
         )
         self._rules = rules_of(settings)
@@ -328,6 +355,7 @@ class Daemon:
             loop.add_signal_handler(number, self._stop.set)
         self._bug = loop.create_future()
         loop.set_exception_handler(self._note_bug)
+        await self._tracker.take_up()
         await self._desk.restore()
         await self._tracker.restore(interpreter=AsteriskInterpreter)
         loop.add_signal_handler(signal.SIGHUP, self._take_new_settings)
@@ -609,11 +637,17 @@ class Daemon:
         except (AgentError, SyncError) as exc:
             log.warning("site and centre could not be compared: %s", exc)
 
-    async def retry_quarantined(self, call_sid: str | None) -> int:
+    async def retry_refused(self, chosen: Chosen) -> int:
         """Send refused calls again."""
-        count = await self._outbox.retry(call_sid)
+        count = await self._outbox.retry(chosen)
         if self._syncer is not None:
             self._syncer.wake_now()
+        return count
+
+    async def drop_refused(self, chosen: Chosen, *, by: str) -> int:
+        """Give refused calls up."""
+        count = await self._outbox.drop(chosen, by=by)
+        log.warning("refused calls were given up; they are not sent", extra={"calls": count, "by": by})
         return count
 
 

@@ -191,7 +191,7 @@ def problems_of(status: AgentStatus) -> tuple[str, ...]:
         found.append("no PBX is configured: add a [[pbx]] section to the settings")
     found += _of_centre(status.central)
     if status.backlog.quarantined:
-        found.append(f"{status.backlog.quarantined} calls were refused by the centre: see edge-agent outbox")
+        found.append(f"{status.backlog.quarantined} calls were refused by the centre: see edge-agent quarantine list")
     if status.calls.unassigned:
         found.append(
             f"{status.calls.unassigned} calls match no tenant rule and are not synced: "

@@ -1,5 +1,6 @@
 """The outbox as the syncer sees it; `agent.store.outbox` keeps it in SQLite."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -68,4 +69,13 @@ class Outbox(Protocol):
         """Have some calls wait again that were confirmed by a receipt with a number greater than `after`.
 
         Returns how many; 0 when there are none any more."""
+        ...
+
+    async def deleted_after(self, *, receipt: int) -> datetime | None:
+        """Up to when calls began that are no longer kept here, and that only a later receipt had confirmed; None if
+        there are none."""
+        ...
+
+    async def readmit(self, tenants: Sequence[str]) -> int:
+        """Have some calls wait again that were set aside because the centre did not know these tenants; how many."""
         ...

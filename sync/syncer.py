@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
@@ -27,6 +28,7 @@ from sync.errors import (
 from sync.outbox import Outbox, Standing
 from sync.pace import BulkHours, Pace
 from sync.records import Batch, Greeting, Receipt, RecordReceipt, Verdict, Welcome
+from sync.refusals import UNKNOWN_TENANT, Refusals
 from sync.uplink import Uplink
 
 log = logging.getLogger(__name__)
@@ -36,8 +38,6 @@ log = logging.getLogger(__name__)
 _GATHER_SECONDS = 0.2
 # Outside the hours for a backlog, calls that ended so lately go nevertheless.
 _FRESH = timedelta(hours=1)
-# So many calls rejected with none taken between are the centre's fault, or our own, not theirs: stop and ask.
-_REJECTED_IN_A_ROW = 20
 # The first that fits, the gravest first.
 _TROUBLES: tuple[tuple[type[SyncError], int, str], ...] = (
     (Fenced, logging.ERROR, "another installation speaks for this site; calls are kept here until somebody decides"),
@@ -148,7 +148,7 @@ class Syncer:
         self._last_success_at: datetime | None = None
         self._sent = 0
         self._rejected = 0
-        self._rejected_in_a_row = 0
+        self._refusals = Refusals()
         self._refilled = 0
 
     @property
@@ -316,7 +316,7 @@ class Syncer:
             raise UplinkUnavailable("the centre answered without a verdict on any call")
         self._heard_from(began)
         failpoints.hit("syncer.sent")
-        await self._settle(receipt)
+        await self._settle(batch, receipt)
         failpoints.hit("syncer.settled")
 
     async def _send_in_parts(self, batch: Batch, exc: BatchTooLarge) -> None:
@@ -328,14 +328,33 @@ class Syncer:
             return
         record = batch.records[0]
         alone = RecordReceipt(record.call_sid, record.revision, Verdict.REJECTED, "batch_too_large", str(exc))
-        await self._settle(Receipt([alone]))
+        await self._settle(batch, Receipt([alone]))
 
-    async def _settle(self, receipt: Receipt) -> None:
-        self._stop_if_all_are_rejected(receipt)
+    async def _settle(self, batch: Batch, receipt: Receipt) -> None:
+        tenants = {record.call_sid: record.tenant for record in batch.records}
+        if self._refusals.may_be_set_aside(receipt.verdicts, is_expected=partial(self._is_expected, tenants)):
+            await self._take_in(receipt)
+            self._trouble_ends()
+            return
+        passed = [one for one in receipt.verdicts if one.verdict is not Verdict.REJECTED]
+        if passed:
+            await self._take_in(replace(receipt, verdicts=passed))
+        last = [one for one in receipt.verdicts if one.verdict is Verdict.REJECTED][-1]
+        raise UplinkRefused(
+            f"the centre rejects call after call, so no more are set aside; the last one: {last.reason} ({last.code}); "
+            "see the hub's log, and when it is mended: edge-agent sync now"
+        )
+
+    def _is_expected(self, tenants: Mapping[str, str], verdict: RecordReceipt) -> bool:
+        """Whether the centre said at the greeting that it would: a tenant it does not know stops nobody else."""
+        granted = self._welcome.tenants if self._welcome else ()
+        is_strange = bool(granted) and tenants.get(verdict.call_sid) not in granted
+        return verdict.code == UNKNOWN_TENANT and is_strange
+
+    async def _take_in(self, receipt: Receipt) -> None:
         await self._outbox.settle(receipt)
         standing = self._standing or Standing()
         self._standing = replace(standing, receipts=max(standing.receipts, receipt.number))
-        self._trouble_ends()
         self._count(receipt)
 
     def _signed(self, batch: Batch) -> Batch:
@@ -356,7 +375,7 @@ class Syncer:
                 lease_seconds=self._settings.lease_seconds,
             )
         )
-        self._welcome = welcome
+        before, self._welcome = self._welcome, welcome
         self._heard_from(began)
         failpoints.hit("syncer.greeted")
         self._clock_offset = (welcome.server_time - (asked_at + (self._now() - asked_at) / 2)).total_seconds()
@@ -369,7 +388,17 @@ class Syncer:
         elif welcome.receipts < standing.receipts:
             await self._refill("the centre was restored from a backup", after=welcome.receipts)
         await self._keep(Standing(welcome.centre, welcome.lease, welcome.receipts))
+        if before is None or set(before.tenants) != set(welcome.tenants):
+            await self._readmit(welcome.tenants)
         self._is_greeted = True
+
+    async def _readmit(self, tenants: Sequence[str]) -> None:
+        """What was refused for its tenant's sake goes out again when the centre knows the tenant."""
+        calls = 0
+        while step := await self._outbox.readmit(tenants):
+            calls += step
+        if calls:
+            log.info("the centre knows a tenant now whose calls it had refused; they are sent", extra={"calls": calls})
 
     async def _keep(self, standing: Standing) -> None:
         if standing != self._standing:
@@ -383,6 +412,12 @@ class Syncer:
             calls += step
             self._refilled += step
         log.warning("%s; the calls it lacks are sent again", why, extra={"calls": calls})
+        until = await self._outbox.deleted_after(receipt=after)
+        if until is not None:
+            log.warning(
+                "of calls that the centre had confirmed, some are no longer kept here and cannot be sent again",
+                extra={"until": until.isoformat()},
+            )
 
     def _heard_from(self, began: float) -> None:
         """The centre answered what was asked at `began`, so the lease holds from then on."""
@@ -401,23 +436,6 @@ class Syncer:
     @staticmethod
     def _loop_time() -> float:
         return asyncio.get_running_loop().time()
-
-    def _stop_if_all_are_rejected(self, receipt: Receipt) -> None:
-        rejected = [verdict for verdict in receipt.verdicts if verdict.verdict is Verdict.REJECTED]
-        if len(rejected) < len(receipt.verdicts):
-            self._rejected_in_a_row = 0
-            return
-        if self._sent:
-            # Others' calls are taken: a tenant that the centre does not know is that one tenant's trouble.
-            rejected = [verdict for verdict in rejected if verdict.code != "unknown_tenant"]
-        if not rejected:
-            return
-        if self._rejected_in_a_row + len(rejected) >= _REJECTED_IN_A_ROW:
-            raise UplinkRefused(
-                f"the centre rejects call after call, so no more are set aside; the last one: {rejected[-1].reason} "
-                f"({rejected[-1].code})"
-            )
-        self._rejected_in_a_row += len(rejected)
 
     def _count(self, receipt: Receipt) -> None:
         rejected = [verdict for verdict in receipt.verdicts if verdict.verdict is Verdict.REJECTED]

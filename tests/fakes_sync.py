@@ -90,6 +90,9 @@ class MemoryOutbox:
     def __init__(self, *records: CallRecord) -> None:
         self.waiting: dict[str, CallRecord] = {}
         self.quarantined: dict[str, RecordReceipt] = {}
+        self.set_aside: dict[str, tuple[RecordReceipt, CallRecord]] = {}  # the same with the records
+        self.deleted_until: datetime | None = None
+        self.deleted_receipt = 0
         self.sequence = 0
         self.confirmed: dict[str, tuple[int, CallRecord]] = {}  # with the receipt's number
         self.under_way: set[str] = set()
@@ -126,6 +129,7 @@ class MemoryOutbox:
             del self.waiting[verdict.call_sid]
             if verdict.verdict is Verdict.REJECTED:
                 self.quarantined[verdict.call_sid] = verdict
+                self.set_aside[verdict.call_sid] = (verdict, waiting)
             else:
                 self.confirmed[verdict.call_sid] = (receipt.number, waiting)
         self.kept = replace(self.kept, receipts=max(self.kept.receipts, receipt.number))
@@ -148,6 +152,19 @@ class MemoryOutbox:
         for sid in lost:
             self.add(self.confirmed.pop(sid)[1])
         return len(lost)
+
+    async def deleted_after(self, *, receipt: int) -> datetime | None:
+        """See `sync.outbox.Outbox`."""
+        return self.deleted_until if receipt < self.deleted_receipt else None
+
+    async def readmit(self, tenants: Sequence[str]) -> int:
+        """See `sync.outbox.Outbox`."""
+        strangers = [sid for sid, (verdict, record) in self.set_aside.items()
+                     if verdict.code == "unknown_tenant" and record.tenant in tenants]  # fmt: skip
+        for sid in strangers:
+            self.quarantined.pop(sid)
+            self.add(self.set_aside.pop(sid)[1])
+        return len(strangers)
 
 
 class FakeUplink:

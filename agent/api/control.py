@@ -19,6 +19,7 @@ from agent.health import AgentStatus
 from agent.store.coverage import DayCounts
 from agent.store.filling import Filling
 from agent.store.merge import MergeResult, ToldCall, read_told
+from agent.store.quarantine import Chosen
 from agent.store.services import Registered
 from config.errors import ConfigError
 from sync.errors import SyncError
@@ -75,8 +76,12 @@ class Control(Protocol):
         """Keep what the verification of a day found."""
         ...
 
-    async def retry_quarantined(self, call_sid: str | None) -> int:
-        """Send refused calls again, one or all; how many."""
+    async def retry_refused(self, chosen: Chosen) -> int:
+        """Send refused calls again; how many."""
+        ...
+
+    async def drop_refused(self, chosen: Chosen, *, by: str) -> int:
+        """Give refused calls up, by whom; how many."""
         ...
 
     async def services(self) -> Sequence[Registered]:
@@ -109,9 +114,6 @@ def make_app(control: Control) -> Starlette:
 
     async def reassign(_: Request) -> Response:
         return JSONResponse(await control.reassign())
-
-    async def retry(request: Request) -> Response:
-        return JSONResponse({"requeued": await control.retry_quarantined(request.query_params.get("call_sid"))})
 
     async def rebuild(request: Request) -> Response:
         query = request.query_params
@@ -170,7 +172,7 @@ def make_app(control: Control) -> Starlette:
             Route("/v1/erase", _eraser(control), methods=["POST"]),
             Route("/v1/coverage", keep_day, methods=["POST"]),
             Route("/v1/reconcile", reconcile, methods=["POST"]),
-            Route("/v1/quarantine/retry", retry, methods=["POST"]),
+            *_quarantine_routes(control),
         ],
         exception_handlers={AgentError: _unable, SyncError: _unable, ConfigError: _unable},
     )
@@ -193,6 +195,29 @@ def _eraser(control: Control) -> Callable[[Request], Awaitable[Response]]:
         return StreamingResponse(_lines(first, steps), media_type="application/x-ndjson")
 
     return erase
+
+
+def _quarantine_routes(control: Control) -> list[Route]:
+    """Calls that the centre refused."""
+
+    async def retry(request: Request) -> Response:
+        return JSONResponse({"calls": await control.retry_refused(_chosen(request))})
+
+    async def drop(request: Request) -> Response:
+        by = request.query_params.get("by")
+        if not by:
+            return problem(422, "Nobody", "say by whom")
+        return JSONResponse({"calls": await control.drop_refused(_chosen(request), by=by)})
+
+    return [
+        Route("/v1/quarantine/retry", retry, methods=["POST"]),
+        Route("/v1/quarantine/drop", drop, methods=["POST"]),
+    ]
+
+
+def _chosen(request: Request) -> Chosen:
+    query = request.query_params
+    return Chosen(query.get("call_sid"), query.get("code"))
 
 
 def _service_routes(control: Control) -> list[Route]:

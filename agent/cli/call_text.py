@@ -121,7 +121,9 @@ def _words(*words: str | None) -> str:
 def _sync(sync: "Row") -> str:
     match sync["state"]:
         case "refused":
-            return f"refused by the centre: {sync['reason']} ({sync['code']}); edge-agent outbox retry"
+            return f"refused by the centre: {sync['reason']} ({sync['code']}); edge-agent quarantine retry"
+        case "dropped":
+            return f"refused by the centre and given up by {sync['by']} on {moment(sync['at'])}"
         case "waiting":
             return f"waiting since {moment(sync['enqueued_at'])}"
         case state:

@@ -1,8 +1,6 @@
 """`edge-agent erase`: takes a person out of everything that this site keeps, and tells the centre."""
 
-import getpass
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -12,6 +10,7 @@ import typer
 from agent.cli.faults import CommandFailed, ExitCode, NotRunning
 from agent.cli.output import AsJson, counted, moment, note, say, say_json, table, zone
 from agent.cli.settings import DEFAULT_FILE, ConfigFile, load, load_to_look
+from agent.cli.who import who
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -49,7 +48,7 @@ def erase(
     _refuse_no_number(settings, number)
     if tenant is not None and tenant not in settings.tenancy.tenants():
         note(f"edge-agent: the settings name no tenant {tenant}; only calls that were given to it before are looked at")
-    asked = {"number": number, "tenant": tenant, "by": _who()}
+    asked = {"number": number, "tenant": tenant, "by": who()}
 
     def done(*, dry_run: bool) -> Progress:
         return _last(_steps(settings, {**asked, "dry_run": dry_run}, file_settings=lambda: load(file)))
@@ -76,14 +75,6 @@ def _refuse_no_number(settings: "Settings", number: str) -> None:
         raise CommandFailed(str(exc)) from None
     if not person.is_public:
         note("edge-agent: by the settings' country this is no public number; it is looked for just as it is written")
-
-
-def _who() -> str:
-    """The operating system's user, also behind sudo."""
-    try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
 
 
 def _agreed(told: Progress) -> bool:

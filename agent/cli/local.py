@@ -165,10 +165,15 @@ class LocalCalls:
     def _sync_of(self, row: Row) -> Row:
         refused = self._rows("SELECT code, reason, at FROM quarantine WHERE call_id = ?", row["id"])
         waiting = self._rows("SELECT revision, enqueued_at FROM outbox WHERE call_id = ?", row["id"])
+        dropped = self._rows(
+            'SELECT "by", at FROM dropped_call WHERE call_sid = ? AND revision >= ?', row["call_sid"], row["revision"]
+        )
         if refused:
             return {"state": "refused", **refused[0]}
         if waiting:
             return {"state": "waiting", **waiting[0]}
+        if dropped:
+            return {"state": "dropped", **dropped[0]}
         return {"state": "unassigned" if row["tenant"] is None else "sent"}
 
     def count_by_tenant(self) -> dict[str | None, int]:
@@ -335,18 +340,6 @@ async def reassign_without_agent(settings: "Settings") -> Row:
         result = await Repository(store, await Writer.over(store.connection)).reassign(tenant_of)
     told: Row = result.as_dict()
     return told
-
-
-async def retry_without_agent(settings: "Settings", sid: str | None) -> int:
-    """Have refused calls wait again, holding the database meanwhile."""
-    from agent.store.engine import open_store
-    from agent.store.outbox import SqliteOutbox
-    from agent.store.writer import Writer
-
-    async with open_store(database_of(settings)) as store:
-        outbox = SqliteOutbox(store, await Writer.over(store.connection), site=settings.site)
-        requeued: int = await outbox.retry(sid)
-    return requeued
 
 
 def database_of(settings: "Settings") -> Path:

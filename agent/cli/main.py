@@ -10,7 +10,7 @@ from io import TextIOWrapper
 
 import typer
 
-from agent.cli import calls, configuration, demo, gaps, outbox, services, simulate, tenants
+from agent.cli import calls, configuration, demo, gaps, outbox, quarantine, services, simulate, tenants
 from agent.cli.enroll import credential_app, enroll
 from agent.cli.erase import erase
 from agent.cli.faults import Commands, ExitCode
@@ -47,7 +47,8 @@ app.command("verify")(verify)
 app.command("enroll")(enroll)
 app.add_typer(credential_app, name="credential")
 app.add_typer(outbox.sync_app, name="sync")
-app.add_typer(outbox.outbox_app, name="outbox")
+app.command("outbox")(outbox.show_outbox)
+app.add_typer(quarantine.app, name="quarantine")
 app.command("reconcile")(reconcile)
 app.add_typer(configuration.app, name="config")
 app.add_typer(tenants.app, name="tenants")

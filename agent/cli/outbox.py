@@ -1,4 +1,4 @@
-"""`edge-agent outbox` and `edge-agent sync …`: what waits for the centre, and sending it."""
+"""`edge-agent outbox` and `edge-agent sync …`: how much waits for the centre, and sending it."""
 
 import time
 from datetime import UTC, datetime
@@ -6,31 +6,27 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from agent.cli.faults import CommandFailed, ExitCode, NotRunning
-from agent.cli.output import AsJson, counted, length, moment, say, say_json, table
+from agent.cli.faults import ExitCode
+from agent.cli.output import AsJson, counted, length, moment, say, say_json
 from agent.cli.settings import DEFAULT_FILE, ConfigFile, load_to_look
 
 if TYPE_CHECKING:
     from agent.cli.client import RunningAgent
 
-outbox_app = typer.Typer(help="What waits for the centre, and what it refused.", rich_markup_mode=None)
 sync_app = typer.Typer(help="Send calls to the centre.", no_args_is_help=True, rich_markup_mode=None)
 
 _LOOK_SECONDS: Final = 0.1
-_SHOWN: Final = 20
 
 
-@outbox_app.callback(invoke_without_command=True)
-def show_outbox(ctx: typer.Context, *, file: ConfigFile = DEFAULT_FILE, as_json: AsJson = False) -> None:
-    """Show what waits for the centre, and the calls it refused with its reasons."""
-    if ctx.invoked_subcommand is not None:
-        return
+def show_outbox(*, file: ConfigFile = DEFAULT_FILE, as_json: AsJson = False) -> None:
+    """Show how much waits for the centre, and how much it refused."""
     from agent.cli.local import LocalCalls
 
     with LocalCalls.of(load_to_look(file)) as calls:
-        backlog, refused = calls.backlog(), calls.refused()
+        backlog = calls.backlog()
+    refused = backlog["quarantined"]
     if as_json:
-        say_json({**backlog, "quarantine": refused})
+        say_json(backlog)
         return
     if backlog["waiting"]:
         waits = (datetime.now(UTC) - backlog["oldest_at"]).total_seconds()
@@ -38,55 +34,10 @@ def show_outbox(ctx: typer.Context, *, file: ConfigFile = DEFAULT_FILE, as_json:
         say(f"{counted(backlog['waiting'], 'call')} waiting for the centre, the oldest since {since}.")
     else:
         say("Nothing waits for the centre.")
-    if not refused:
-        say("No call was refused by the centre.")
-        return
-    say(f"{counted(len(refused), 'call')} refused by the centre; edge-agent outbox retry sends them again:")
-    rows = [(moment(row["at"]), row["tenant"] or "-", row["call_sid"], row["code"], row["reason"]) for row in refused]
-    for line in table(("REFUSED", "TENANT", "CALL", "CODE", "REASON"), rows[:_SHOWN]):
-        say(line)
-    if len(rows) > _SHOWN:
-        say(f"… and {len(rows) - _SHOWN} more; see --json")
-
-
-@outbox_app.command("retry")
-def retry(
-    sid: Annotated[str | None, typer.Argument(metavar="[CALL]", help="One call; all if not given.")] = None,
-    *,
-    file: ConfigFile = DEFAULT_FILE,
-    as_json: AsJson = False,
-) -> None:
-    """Send refused calls again, one or all, for example after the centre was mended."""
-    from agent.cli.client import RunningAgent
-
-    settings = load_to_look(file)
-    if sid is not None:
-        sid = _refused_sid(settings, sid)
-    try:
-        query = {} if sid is None else {"call_sid": sid}
-        result = RunningAgent(settings.socket_file, timeout=60).post("/v1/quarantine/retry", **query)
-    except NotRunning:
-        import asyncio
-
-        from agent.cli.local import retry_without_agent
-
-        result = {"requeued": asyncio.run(retry_without_agent(settings, sid))}
-    if as_json:
-        say_json(result)
+    if refused:
+        say(f"{counted(refused, 'call')} refused by the centre: edge-agent quarantine list")
     else:
-        say(f"{counted(result['requeued'], 'call')} will be sent again.")
-
-
-def _refused_sid(settings: Any, sid: str) -> str:  # Any: Settings, whose module commands import late
-    from agent.cli.local import LocalCalls
-
-    with LocalCalls.of(settings) as calls:
-        fitting = [row["call_sid"] for row in calls.refused() if row["call_sid"].endswith(sid)]
-    fitting = [sid] if sid in fitting else fitting
-    if len(fitting) != 1:
-        what = "several refused calls have ids that end" if fitting else "no refused call has an id that ends"
-        raise CommandFailed(f"{what} in {sid!r}; see edge-agent outbox")
-    return str(fitting[0])
+        say("No call was refused by the centre.")
 
 
 @sync_app.command("now")

@@ -108,7 +108,7 @@ def _backlog(status: "AgentStatus", *, now: datetime) -> str:
 
 def _quarantine(status: "AgentStatus") -> str:
     count = status.backlog.quarantined
-    return f"{counted(count, 'call')} refused by the centre: edge-agent outbox" if count else "empty"
+    return f"{counted(count, 'call')} refused by the centre: edge-agent quarantine list" if count else "empty"
 
 
 def _gaps(status: "AgentStatus") -> str:

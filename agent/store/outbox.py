@@ -5,41 +5,30 @@ nor the next batch depends on how many wait. JSON passes through as text, never 
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
-from sqlalchemy import Boolean
-from sqlalchemy.types import TypeEngine
-
 from agent.errors import StoreUnavailable
-from agent.store import horizon, receipts
+from agent.store import horizon, quarantine, receipts
 from agent.store.engine import Store
 from agent.store.moments import moment_of, moment_text
+from agent.store.outbox_rows import RECORD, record_of
+from agent.store.quarantine import Chosen
 from agent.store.rows import json_text
-from agent.store.tables import table_of
 from agent.store.writer import Writer
 from config import failpoints
 from sync.errors import OutboxUnavailable
-from sync.models import Call, UtcDateTime
 from sync.outbox import Backlog, Standing
 from sync.records import Batch, CallRecord, Receipt, Verdict
 
 # The part of a batch that is kept for the freshest calls while the backlog is longer than the batch.
 _FRESH_PART = 4
-_RETRY_STEP = 500
 
-_TASKS = """(SELECT json_group_array(json_object('position', position, 'task_name', task_name,
-    'state_data', json(state_data), 'start_time', replace(start_time, ' ', 'T') || '+00:00'))
-    FROM (SELECT * FROM task WHERE call_id = call.id ORDER BY position))"""
-_INTERACTIONS = """(SELECT json_group_array(json_object('position', position, 'data', json(data)))
-    FROM (SELECT * FROM interaction WHERE call_id = call.id ORDER BY position))"""
-_NOT_IN_CALL = {"tenant": "tenant.name", "tasks": _TASKS, "interactions": _INTERACTIONS}
-_RECORD = ", ".join(_NOT_IN_CALL.get(name, f"call.{name}") for name in CallRecord._fields)
 _WAITING = (
-    f"SELECT outbox.sequence, outbox.call_id, {_RECORD} FROM outbox JOIN call ON call.id = outbox.call_id "  # noqa: S608 - our own words
+    f"SELECT outbox.sequence, outbox.call_id, {RECORD} FROM outbox JOIN call ON call.id = outbox.call_id "  # noqa: S608 - our own words
     "JOIN tenant ON tenant.id = call.tenant_id "
     "WHERE outbox.call_id NOT IN (SELECT value FROM json_each(?)) ORDER BY outbox.sequence"
 )
@@ -47,7 +36,7 @@ OLDEST = f"{_WAITING} LIMIT ?"
 FRESHEST = f"{_WAITING} DESC LIMIT ?"
 # By the index over the beginnings of calls, so that its cost depends on the calls of some hours, not on the backlog.
 FRESH = (
-    f"SELECT outbox.sequence, outbox.call_id, {_RECORD} FROM call INDEXED BY ix_call_start_time "  # noqa: S608 - our own words
+    f"SELECT outbox.sequence, outbox.call_id, {RECORD} FROM call INDEXED BY ix_call_start_time "  # noqa: S608 - our own words
     "CROSS JOIN outbox ON outbox.call_id = call.id JOIN tenant ON tenant.id = call.tenant_id "
     "WHERE call.start_time >= ? AND call.end_time >= ? AND outbox.call_id NOT IN (SELECT value FROM json_each(?)) "
     "ORDER BY outbox.sequence LIMIT ?"
@@ -116,18 +105,29 @@ class SqliteOutbox:
         with _told_to_the_syncer():
             return await self._writer.transact(partial(receipts.refill, after, self._writer.now_text()))
 
-    async def deleted_since_receipt(self, number: int) -> datetime | None:
+    async def deleted_after(self, *, receipt: int) -> datetime | None:
         """When the latest call may have begun that only a later receipt confirmed, and that retention deleted."""
         with _told_to_the_syncer():
-            return await self._reader.run(partial(horizon.lost_for, after=number))
+            return await self._reader.run(partial(horizon.lost_for, after=receipt))
 
-    async def retry(self, call_sid: str | None = None) -> int:
-        """Have a quarantined call, or all of them, wait to be sent again; returns how many."""
-        if call_sid is not None:
-            return await self._writer.transact(partial(_retry, _ONE_SET_ASIDE, call_sid, self._writer.now_text()))
+    async def readmit(self, tenants: Sequence[str]) -> int:
+        """Have some calls of these tenants wait again that the centre refused for their tenant's sake."""
+        with _told_to_the_syncer():
+            work = partial(quarantine.readmit, json_text(list(tenants)), self._writer.now_text())
+            return await self._writer.transact(work)
+
+    async def retry(self, chosen: Chosen) -> int:
+        """Have refused calls wait to be sent again; how many."""
+        return await self._in_steps(lambda: partial(quarantine.retry, chosen, self._writer.now_text()))
+
+    async def drop(self, chosen: Chosen, *, by: str) -> int:
+        """Give refused calls up, by whom; how many. They stay here, and are not sent unless they change."""
+        return await self._in_steps(lambda: partial(quarantine.drop, chosen, by, self._writer.now_text()))
+
+    async def _in_steps(self, step: Callable[[], Callable[[sqlite3.Connection], int]]) -> int:
         total = 0
-        while moved := await self._writer.transact(partial(_retry, _SOME_SET_ASIDE, None, self._writer.now_text())):
-            total += moved
+        while done := await self._writer.transact(step()):
+            total += done
         return total
 
 
@@ -158,38 +158,16 @@ def _read_waiting(connection: sqlite3.Connection, *, limit: int, taken: Sequence
         oldest = connection.execute(OLDEST, (skipped, rest)).fetchall()
     finally:
         connection.execute("ROLLBACK")
-    return [_Place(row[0], row[1], _record(row[2:])) for row in (*oldest, *reversed(freshest))]
+    return [_Place(row[0], row[1], record_of(row[2:])) for row in (*oldest, *reversed(freshest))]
 
 
 def _read_fresh(connection: sqlite3.Connection, *, limit: int, taken: Sequence[int], since: datetime) -> list[_Place]:
     bounds = (moment_text(since - _LONGEST_CALL), moment_text(since), json_text(taken), limit)
-    return [_Place(row[0], row[1], _record(row[2:])) for row in connection.execute(FRESH, bounds)]
+    return [_Place(row[0], row[1], record_of(row[2:])) for row in connection.execute(FRESH, bounds)]
 
 
 def _counter(connection: sqlite3.Connection, name: str) -> int:
     return int(connection.execute("SELECT value FROM counter WHERE name = ?", (name,)).fetchone()[0])
-
-
-def _record(values: Sequence[object]) -> CallRecord:
-    fields = list(values)
-    for position in _MOMENTS:
-        text = fields[position]
-        if isinstance(text, str):
-            fields[position] = moment_of(text)
-    for position in _FLAGS:
-        fields[position] = bool(fields[position])
-    return CallRecord(*fields)  # type: ignore[arg-type]  # the statement above selects them in this order
-
-
-def _positions(kind: type[TypeEngine[Any]]) -> tuple[int, ...]:  # Any: whatever the columns hold
-    columns = table_of(Call).columns
-    return tuple(
-        at for at, name in enumerate(CallRecord._fields) if name in columns and isinstance(columns[name].type, kind)
-    )
-
-
-_MOMENTS = _positions(UtcDateTime)
-_FLAGS = _positions(Boolean)
 
 
 def _backlog(connection: sqlite3.Connection) -> Backlog:
@@ -223,19 +201,3 @@ def _settle(receipt: Receipt, now: str, connection: sqlite3.Connection) -> None:
             if removed:
                 said = (one.call_sid, one.revision, one.code or "rejected", one.reason or "", now)
                 connection.execute(_SET_ASIDE, said)
-
-
-_SOME_SET_ASIDE = f"SELECT call_id FROM quarantine WHERE ? IS NULL LIMIT {_RETRY_STEP}"  # noqa: S608 - a number
-_ONE_SET_ASIDE = "SELECT quarantine.call_id FROM quarantine JOIN call ON call.id = call_id WHERE call_sid = ?"
-
-
-def _retry(which: str, call_sid: str | None, now: str, connection: sqlite3.Connection) -> int:
-    ids = connection.execute(which, (call_sid,)).fetchall()
-    # A newer revision may be waiting already; then that one stays in its place.
-    connection.executemany(
-        "INSERT INTO outbox (call_id, revision, enqueued_at) SELECT id, revision, ? FROM call WHERE id = ? "
-        "ON CONFLICT DO NOTHING",
-        [(now, call_id) for (call_id,) in ids],
-    )
-    connection.executemany("DELETE FROM quarantine WHERE call_id = ?", ids)
-    return len(ids)

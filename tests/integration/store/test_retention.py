@@ -289,8 +289,8 @@ async def test_it_is_known_whether_a_restored_centre_lacks_what_was_deleted(
 ) -> None:
     await _deleted(store, writer, outbox, clock)  # confirmed by the first receipt
 
-    assert await outbox.deleted_since_receipt(0) == START + timedelta(seconds=5)
-    assert await outbox.deleted_since_receipt(1) is None
+    assert await outbox.deleted_after(receipt=0) == START + timedelta(seconds=5)
+    assert await outbox.deleted_after(receipt=1) is None
 
 
 async def _deleted(store: Store, writer: Writer, outbox: SqliteOutbox, clock: Clock) -> None:

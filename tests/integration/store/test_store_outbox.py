@@ -10,6 +10,7 @@ from sqlalchemy import inspect
 
 from agent.store.engine import Store
 from agent.store.outbox import SqliteOutbox
+from agent.store.quarantine import Chosen
 from agent.store.writer import FinishedCall, Group, Writer
 from sync.errors import OutboxUnavailable
 from sync.models import Call
@@ -202,11 +203,11 @@ async def test_a_newer_revision_refused_too_is_one_entry_with_the_newer_reason(
 async def test_refused_calls_wait_again_when_asked_for(outbox: SqliteOutbox) -> None:
     await outbox.settle(_receipt(await _batch(outbox, limit=10), Verdict.REJECTED))
 
-    assert await outbox.retry(sid(3)) == 1
-    assert await outbox.retry(sid(3)) == 0
-    assert await outbox.retry("nobody") == 0
+    assert await outbox.retry(Chosen(sid(3))) == 1
+    assert await outbox.retry(Chosen(sid(3))) == 0
+    assert await outbox.retry(Chosen("nobody")) == 0
     assert _numbers(await _batch(outbox, limit=10)) == [3]
-    assert await outbox.retry() == 9
+    assert await outbox.retry(Chosen()) == 9
     assert await outbox.backlog() == Backlog(records=10, oldest_at=LATER, quarantined=0)
 
 
@@ -217,7 +218,7 @@ async def test_retrying_a_call_whose_newer_revision_waits_does_not_double_it(
     await outbox.settle(_receipt(await _batch(outbox, limit=1), Verdict.REJECTED))
     await writer.commit(Group(finished=[call(1, hangup_cause=17)]))
 
-    assert await outbox.retry() == 1
+    assert await outbox.retry(Chosen()) == 1
 
     assert await outbox.backlog() == Backlog(records=1, oldest_at=LATER, quarantined=0)
 

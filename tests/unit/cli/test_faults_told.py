@@ -82,7 +82,7 @@ def test_no_database_yet_is_one_sentence(site: LocalSite) -> None:
         ["calls", "show", "1"],
         ["outbox"],
         ["tenants", "reassign"],
-        ["outbox", "retry"],
+        ["quarantine", "retry", "--all"],
     ):
         result = site.run(*command)
         assert result.exit_code == ExitCode.ERROR

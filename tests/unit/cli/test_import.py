@@ -131,7 +131,13 @@ def test_a_half_written_last_line_is_left_for_the_next_time(known: LocalSite) ->
     assert (told["files"][0]["unfinished_line"], told["files"][0]["rejected"]) == (True, 0)
     assert told["calls"]["new"] == 1
     write(known, *SOME)
-    assert known.json("import", str(path), *UTC)["calls"] == {"new": 1, "amended": 0, "unchanged": 1, "live": 0, "gone": 0}
+    assert known.json("import", str(path), *UTC)["calls"] == {
+        "new": 1,
+        "amended": 0,
+        "unchanged": 1,
+        "live": 0,
+        "gone": 0,
+    }
 
 
 def test_calls_without_ids_are_counted_as_often_as_they_stand_there(known: LocalSite) -> None:
@@ -139,7 +145,13 @@ def test_calls_without_ids_are_counted_as_often_as_they_stand_there(known: Local
     path = write(known, nameless, nameless, master_line(uniqueid="", linkedid="", dst="902125551009"))
     copy = write(known, nameless, name="copy.csv")
     assert known.json("import", str(path), str(copy), *UTC)["calls"]["new"] == 3
-    assert known.json("import", str(copy), *UTC)["calls"] == {"new": 0, "amended": 0, "unchanged": 1, "live": 0, "gone": 0}
+    assert known.json("import", str(copy), *UTC)["calls"] == {
+        "new": 0,
+        "amended": 0,
+        "unchanged": 1,
+        "live": 0,
+        "gone": 0,
+    }
 
 
 def test_a_dry_run_tells_and_changes_nothing(known: LocalSite) -> None:

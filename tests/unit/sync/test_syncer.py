@@ -24,7 +24,7 @@ from sync.errors import (
 from sync.outbox import Standing
 from sync.records import Batch, Receipt, RecordReceipt, Verdict
 from sync.syncer import Syncer, SyncState
-from tests.fakes_sync import IDENTITY, WELCOME, FakeUplink, MemoryOutbox, a_record, accept_all, reject_all
+from tests.fakes_sync import IDENTITY, NOON, WELCOME, FakeUplink, MemoryOutbox, a_record, accept_all, reject_all
 
 AWAY = UplinkUnavailable("the centre does not answer")
 REFUSED = UplinkRefused("check user name and password")
@@ -388,26 +388,102 @@ async def test_an_operators_wish_tries_the_way_although_nothing_waits_and_the_ti
         await until(lambda: len(uplink.greetings) == 2)
 
 
-async def test_calls_of_a_tenant_the_centre_does_not_know_stop_nobody_elses() -> None:
-    def no_such_tenant(batch: Batch) -> Receipt:
-        refused = (
+def no_globex(batch: Batch) -> Receipt:
+    """Only calls of acme are taken."""
+    return Receipt(
+        [
             RecordReceipt(one.call_sid, one.revision, Verdict.REJECTED, "unknown_tenant", "add it")
+            if one.tenant == "globex"
+            else RecordReceipt(one.call_sid, one.revision, Verdict.ACCEPTED)
             for one in batch.records
-        )
-        return Receipt(list(refused))
+        ]
+    )
 
-    outbox, uplink = MemoryOutbox(), FakeUplink(accept_all, no_such_tenant)
-    outbox.add(a_record(0))
+
+async def test_calls_of_a_tenant_the_centre_does_not_know_stop_nobody_elses() -> None:
+    outbox = MemoryOutbox(*(a_record(number, tenant="globex") for number in range(60)))
+    uplink = FakeUplink(*[no_globex] * 100)
     syncer = a_syncer(outbox, uplink, batch_records=30)
     async with running(syncer):
+        await until(lambda: syncer.status.rejected == 60)
+        outbox.add(a_record(60))
+        syncer.wake()
         await until(lambda: syncer.status.sent == 1)
-        for number in range(1, 31):
-            outbox.add(a_record(number))
-        syncer.wake()
-        await until(lambda: syncer.status.rejected == 30)
-        outbox.add(a_record(31))
-        syncer.wake()
-        await until(lambda: syncer.status.sent == 2)
+
+
+async def test_they_go_out_again_when_it_knows_the_tenant() -> None:
+    outbox = MemoryOutbox(*(a_record(number, tenant="globex") for number in range(5)))
+    uplink = FakeUplink(no_globex)
+    syncer = a_syncer(outbox, uplink)
+    async with running(syncer):
+        await until(lambda: syncer.status.rejected == 5)
+        uplink.welcome = replace(WELCOME, tenants=("acme", "globex"))
+        syncer.wake_now()
+        await until(lambda: syncer.status.sent == 5)
+
+    assert outbox.quarantined == {}
+
+
+async def test_a_centre_that_lost_all_its_tenants_is_not_believed() -> None:
+    outbox = MemoryOutbox(*(a_record(number, tenant="globex") for number in range(200)))
+    uplink = FakeUplink(*[no_globex] * 200)
+    uplink.welcome = replace(WELCOME, tenants=())
+    syncer = a_syncer(outbox, uplink, batch_records=3)
+    async with running(syncer):
+        await until(lambda: syncer.status.state is SyncState.PAUSED)
+
+    assert len(outbox.quarantined) < 20
+
+
+def nineteen_of_twenty(batch: Batch) -> Receipt:
+    """Every twentieth call is taken."""
+    verdicts = list(reject_all(batch).verdicts)
+    for number, record in enumerate(batch.records):
+        if int(record.call_sid.rpartition(".")[2]) % 20 == 0:
+            verdicts[number] = RecordReceipt(record.call_sid, record.revision, Verdict.ACCEPTED)
+    return Receipt(verdicts)
+
+
+@pytest.mark.parametrize("size", [1, 7, 50, 500])
+async def test_taking_one_now_and_then_makes_no_difference(size: int) -> None:
+    outbox = MemoryOutbox(*(a_record(number) for number in range(2000)))
+    uplink = FakeUplink(*[nineteen_of_twenty] * 4000)
+    uplink.delay = 0.001
+    syncer = a_syncer(outbox, uplink, batch_records=size)
+
+    async with running(syncer):
+        await until(lambda: syncer.status.state is SyncState.PAUSED)
+
+    taken = len(outbox.confirmed)
+    assert len(outbox.quarantined) <= 20 + taken / 4
+    assert len(outbox.waiting) + len(outbox.quarantined) + taken == 2000
+
+
+async def test_what_was_taken_of_such_a_batch_need_not_go_again() -> None:
+    outbox = MemoryOutbox(*(a_record(number) for number in range(200)))
+    syncer = a_syncer(outbox, FakeUplink(*[nineteen_of_twenty] * 4))
+
+    async with running(syncer):
+        await until(lambda: syncer.status.state is SyncState.PAUSED)
+
+    assert (len(outbox.confirmed), len(outbox.quarantined), len(outbox.waiting)) == (10, 0, 190)
+    assert "edge-agent sync now" in (syncer.status.last_error or "")
+
+
+async def test_bad_calls_among_many_good_ones_stop_nothing() -> None:
+    def refuse_every_tenth(batch: Batch) -> Receipt:
+        verdicts = list(accept_all(batch).verdicts)
+        for number in range(0, len(verdicts), 10):
+            verdicts[number] = reject_all(batch).verdicts[number]
+        return Receipt(verdicts)
+
+    outbox = MemoryOutbox(*(a_record(number) for number in range(1000)))
+    syncer = a_syncer(outbox, FakeUplink(*[refuse_every_tenth] * 100), batch_records=100)
+
+    async with running(syncer):
+        await until(lambda: not outbox.waiting)
+
+    assert len(outbox.quarantined) == 100
 
 
 def numbered(number: int) -> Callable[[Batch], Receipt]:
@@ -465,6 +541,16 @@ async def test_a_centre_restored_from_a_backup_is_given_what_it_lost_and_no_more
     )
     assert syncer.status.refilled == 6
     assert syncer.status.last_error is None
+
+
+async def test_what_is_no_longer_kept_cannot_be_given_back_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    outbox, uplink = MemoryOutbox(), FakeUplink()
+    outbox.kept = Standing("a-centre", "0.old", 7)
+    outbox.deleted_until, outbox.deleted_receipt = NOON, 5
+
+    async with running(a_syncer(outbox, uplink)):
+        await until(lambda: outbox.kept.lease == "1.token")
+        await until(lambda: any("cannot be sent again" in record.message for record in caplog.records))
 
 
 async def test_another_centre_is_given_everything() -> None:
