@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import itertools
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -120,6 +121,9 @@ async def own_centre(seed: int) -> AsyncIterator[Centre]:
 
 
 async def _main(wishes: argparse.Namespace) -> int:
+    this = asyncio.current_task()
+    assert this is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)  # what was started is ended then
     directory = Path(tempfile.mkdtemp(prefix="sentiric-crash-"))
     began = time.monotonic()
 

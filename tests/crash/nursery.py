@@ -7,6 +7,7 @@ python -m tests.crash.nursery: one JSON request a line on stdin, one answer a li
 """
 
 import asyncio
+import ctypes
 import gc
 import importlib
 import json
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 _READY_SECONDS: Final = 60
+_PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
 _IMPORTED: Final = (
     "agent.cli.main", "agent.daemon", "sync.hub_client", "sync.central.uplink", "alembic.command", "alembic.config",
     "sqlalchemy.dialects.sqlite", "aiosqlite", "fakeredis", "agent.sources.opening",
@@ -150,12 +152,11 @@ def _be_the_agent(request: dict[str, Any]) -> int:  # Any: JSON
     nothing = os.open(os.devnull, os.O_RDONLY)
     for theirs, ours in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(theirs, ours)
+    _die_with_the_nursery()
     os.environ.update(request["environ"])
     if request["environ"]:
         importlib.reload(importlib.import_module("config.failpoints"))
     if request["powercut"]:
-        import ctypes
-
         ctypes.CDLL(None).powercut_arm(request["powercut"].encode())
     from agent.cli.main import main
 
@@ -170,6 +171,10 @@ def _be_the_agent(request: dict[str, Any]) -> int:  # Any: JSON
         sys.stdout.flush()
         sys.stderr.flush()
     return 0
+
+
+def _die_with_the_nursery() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -2,29 +2,43 @@
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 _SAMPLES: Final = 400
+_STUCK: Final = 0.1  # of the time between two looks: a thread that wants to run and ran less was kept waiting
+
+
+class _Thread(NamedTuple):
+    wants: bool  # to run, or waits for the disk
+    ran: float  # seconds, since it began
+    waited: float  # seconds for a processor, without the wait that goes on
 
 
 class Starving:
-    """Is asked to look now and then; the kernel itself counts the time that threads waited for a processor."""
+    """Is asked to look now and then. The kernel counts the time that threads waited for a processor, though not the
+    wait that goes on; that, and what they wait for the disk, is seen by looking."""
 
     def __init__(self, pid: int) -> None:
         self._tasks = Path(f"/proc/{pid}/task")
+        self._threads: dict[str, _Thread] = {}
+        self._waited = 0.0
         self._samples: deque[tuple[float, float]] = deque(maxlen=_SAMPLES)  # when, and seconds waited until then
         self.look()
 
     def look(self) -> None:
-        """Note how long its threads have waited so far."""
-        total = 0
-        with suppress(OSError):
-            for task in self._tasks.iterdir():
-                with suppress(OSError):
-                    total += int((task / "schedstat").read_text().split()[1])
-        self._samples.append((time.monotonic(), total / 1e9))
+        """Note how long its threads have waited since the last look."""
+        now, threads = time.monotonic(), dict(self._read())
+        if self._samples:
+            since = now - self._samples[-1][0]
+            known = [(thread, self._threads[name]) for name, thread in threads.items() if name in self._threads]
+            counted = sum(new.waited - old.waited for new, old in known)
+            is_stuck = any(new.wants and new.ran - old.ran < since * _STUCK for new, old in known)
+            self._waited += max(counted, since if is_stuck else 0.0)
+        self._threads = threads
+        self._samples.append((now, self._waited))
 
     def stretched(self, seconds: float) -> float:
         """How long a time of so many seconds, up to the last look, was when the waiting within it is added."""
@@ -35,3 +49,11 @@ class Starving:
             if age >= allowed:
                 return allowed
         return max(age, seconds)
+
+    def _read(self) -> Iterator[tuple[str, _Thread]]:
+        with suppress(OSError):
+            for task in self._tasks.iterdir():
+                with suppress(OSError):
+                    state = (task / "stat").read_text().rpartition(")")[2].split(maxsplit=1)[0]
+                    ran, waited, _ = (task / "schedstat").read_text().split()
+                    yield task.name, _Thread(state in "RD", int(ran) / 1e9, int(waited) / 1e9)
