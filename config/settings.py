@@ -561,12 +561,25 @@ class ApiSettings(_Section):
         return parts.hostname or "", parts.port or 0
 
 
+class OnFull(StrEnum):
+    """What may be done when the room for local data is nearly used up; calls that were not sent are never touched."""
+
+    STOP_BACKFILL = "stop_backfill"
+    DROP_SYNCED_HISTORY = "drop_synced_history"
+    DROP_JOURNAL = "drop_journal"
+
+
 class StoreSettings(_Section):
     """How the local database keeps what it is given."""
 
     commit_interval_ms: Annotated[int, Field(ge=1, le=1000)] = 50  # the longest a fact waits for its commit
     journal_keep_hours: Annotated[int, Field(ge=1)] = 72
     journal_max_megabytes: Annotated[int, Field(ge=16)] = 512
+    budget_megabytes: Annotated[int, Field(ge=64)] | None = None  # of everything together; None: all the disk
+    budget_days: Annotated[float, Field(gt=0)] | None = None  # a warning when fewer days without the centre fit in
+    on_full: tuple[OnFull, ...] = (OnFull.STOP_BACKFILL, OnFull.DROP_SYNCED_HISTORY, OnFull.DROP_JOURNAL)
+    reserve_megabytes: Annotated[int, Field(ge=0, le=4096)] = 32  # kept free for the worst hour; 0: none
+    spill_max_megabytes: Annotated[int, Field(ge=1, le=65_536)] = 1024
 
     @property
     def journal_keep(self) -> timedelta:

@@ -16,6 +16,8 @@ from agent.errors import StoreHeld
 from agent.store.faults import faults_of
 from config import failpoints
 
+_CLEAN = b"\n"
+
 
 class Lease:
     """The right to write one database. `was_clean` tells whether the last holder stopped in good order."""
@@ -33,9 +35,8 @@ class Lease:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             last = os.pread(handle, 4096, 0)
-            os.ftruncate(handle, 0)
             failpoints.hit("lease.taken")
-            os.pwrite(handle, _about_this_process(), 0)
+            _tell(handle, _about_this_process())
         except BlockingIOError as exc:
             holder = _who(os.pread(handle, 4096, 0))
             os.close(handle)
@@ -44,13 +45,13 @@ class Lease:
             os.close(handle)
             with faults_of(path):
                 raise exc
-        return cls(handle, was_clean=not last)
+        return cls(handle, was_clean=not last.strip())
 
     def leave_clean(self) -> None:
         """Let go, telling the next holder that everything is in good order."""
         # If even this cannot be written, the next start merely looks more closely.
         if self._handle >= 0:
-            os.ftruncate(self._handle, 0)
+            _tell(self._handle, _CLEAN)
         self.leave()
 
     def leave(self) -> None:
@@ -63,6 +64,12 @@ class Lease:
 def lock_file(database: Path) -> Path:
     """The lock file that goes with a database."""
     return database.with_name(database.name + ".lock")
+
+
+def _tell(handle: int, words: bytes) -> None:
+    """In place, and never nothing: so the file keeps its block, and a full disk is in no start's way."""
+    os.pwrite(handle, words, 0)
+    os.ftruncate(handle, len(words))
 
 
 def _about_this_process() -> bytes:

@@ -126,15 +126,19 @@ class Writer:
         self._last_segment_id += 1
         return self._last_segment_id
 
-    async def commit(self, group: Group) -> CommitResult:
-        """Make the group durable, and say what it changed.
+    def skip_segment_ids(self, last: int) -> None:
+        """Ids up to this one are taken, by segments that the database does not hold yet."""
+        self._last_segment_id = max(self._last_segment_id, last)
+
+    async def commit(self, group: Group, *, also: Callable[[sqlite3.Connection], None] | None = None) -> CommitResult:
+        """Make the group durable, and say what it changed; `also` writes in the same transaction.
 
         Raises StoreUnavailable, with nothing of the group written, when the disk is full, fails or is held; the same
         group may be given again. Raises ValueError for facts that cannot be written at all.
         """
-        if not group:
+        if not group and also is None:
             return CommitResult()
-        return await self._connection.run(partial(self._commit, group))
+        return await self._connection.run(partial(self._commit, group, also))
 
     async def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` as one transaction between the groups. Raises StoreUnavailable, with nothing written."""
@@ -152,7 +156,9 @@ class Writer:
         """This moment, as it is stored."""
         return moment_text(self._now())
 
-    def _commit(self, group: Group, connection: sqlite3.Connection) -> CommitResult:
+    def _commit(
+        self, group: Group, also: Callable[[sqlite3.Connection], None] | None, connection: sqlite3.Connection
+    ) -> CommitResult:
         # Encoding comes before BEGIN: what takes long or cannot be encoded never holds a transaction.
         segments = [_segment_row(segment) for segment in group.segments]
         finished = [_encoded(call) for call in group.finished]
@@ -164,6 +170,8 @@ class Writer:
             _write_anchors(connection, group)
             result = pen.write(connection, finished)
             _write_gaps(connection, group.gaps)
+            if also is not None:
+                also(connection)
             return result
 
         failpoints.hit("journal.commit.before")

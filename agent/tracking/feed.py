@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, Protocol
 
@@ -12,7 +13,6 @@ from agent.calls.live_call import LiveCall
 from agent.calls.model import CallModel
 from agent.pbx.clock import mark_of
 from agent.pbx.feed import LINE_LOST, Blind, BlindReason, Interpreter
-from agent.store.journal import Journal
 from agent.store.segment import Frame, Segment
 from agent.store.writer import FinishedCall, GapClosed, GapOpened, Group, LiveAnchor
 from agent.tracking.doubt import ClockDoubt
@@ -54,12 +54,33 @@ class Keeper(Protocol):
         ...
 
 
+class Memory(Protocol):
+    """What the store knows of a PBX: `agent.store.journal`, and beside it what is spilled."""
+
+    async def anchors(self, pbx: str) -> dict[str, int]:
+        """The live calls of a PBX by call_sid, each with the segment from which a replay finds all of it."""
+        ...
+
+    async def anchored_pbxes(self) -> list[str]:
+        """The PBXes that have live calls."""
+        ...
+
+    def replay_from(self, pbx: str, journal_id: int) -> AsyncIterator[Segment]:
+        """Every segment of a PBX from `journal_id` on."""
+        ...
+
+    async def last_heard_at(self, pbx: str) -> datetime | None:
+        """When a PBX last said anything that was kept."""
+        ...
+
+
 class _Stretch(NamedTuple):
     """Frames in the order in which they came, by one clock."""
 
+    boot_id: str
     first_at: datetime
     monotonic_ns: int
-    frames: list[Frame]
+    frames: Sequence[Frame]
 
 
 class PbxFeed:
@@ -78,7 +99,7 @@ class PbxFeed:
         self._keeper = keeper
         self._now = now
         self._boot_id = boot_id
-        self._pbx = pbx
+        self.pbx = pbx
         self.model = model
         self._interpreter = interpreter  # only for the replay; live, the connector interprets
         self._doubt = ClockDoubt()
@@ -91,18 +112,19 @@ class PbxFeed:
         self._gaps: list[GapOpened | GapClosed] = []
         self._ended: list[LiveCall] = []  # ended in the replay, but not yet told
         self._gone: list[str] = []  # call_sids that were live and cannot be found again
+        self._heard_last_at: datetime | None = None  # when the last raw segment ended
         self._blind_since: datetime | None = None  # a gap is open: nothing was heard since
         self._telling = False
         self.waiting_bytes = 0
         self.listed: SnapshotTaken | None = None  # the channels the PBX told last that it has, while it is heard
 
-    async def restore(self, journal: Journal) -> None:
+    async def restore(self, journal: Memory) -> None:
         """Bring the model to where it was when the agent stopped; the database's anchors say which calls were live."""
-        anchors = await journal.anchors(self._pbx)
-        last_at = await journal.last_heard_at(self._pbx)
+        anchors = await journal.anchors(self.pbx)
+        last_at = await journal.last_heard_at(self.pbx)
         if anchors:
             self.model.replay_towards(frozenset(anchors))
-            async for segment in journal.replay_from(self._pbx, min(anchors.values())):
+            async for segment in journal.replay_from(self.pbx, min(anchors.values())):
                 self._replay(segment)
             # What ended in the replay is told already, unless the database still takes it for live.
             self._ended = [call for call in self.model.take_ended() if call.call_sid in anchors]
@@ -115,22 +137,46 @@ class PbxFeed:
             self._gone = sorted(anchors.keys() - {call.call_sid for call in (*self.model.live_calls(), *self._ended)})
         self._look_at_clock(self._now(), last_at)
         if last_at is not None:
-            self._append(LINE_LOST)
-            self.model.apply(LineLost(last_at))
-            self._gaps.append(GapOpened(self._pbx, last_at, BlindReason.AGENT_DOWN, "the agent was not running"))
-            self._blind_since = self._began_blind = last_at
+            self._be_blind_since(last_at)
+            self._began_blind = last_at
         restored = self.model.live_calls()
         for call in restored:
             self._keeper.tell_live(call)
         if restored:
-            log.info("live calls restored from the journal", extra={"pbx": self._pbx, "calls": len(restored)})
+            log.info("live calls restored from the journal", extra={"pbx": self.pbx, "calls": len(restored)})
         if self._gone:
-            facts = {"pbx": self._pbx, "calls": len(self._gone)}
+            facts = {"pbx": self.pbx, "calls": len(self._gone)}
             log.error("live calls cannot be found in the journal; those the PBX still has are followed", extra=facts)
+
+    def _be_blind_since(self, last_at: datetime) -> None:
+        self._append(LINE_LOST)
+        self.model.apply(LineLost(last_at))
+        self._gaps.append(GapOpened(self.pbx, last_at, BlindReason.AGENT_DOWN, "the agent was not running"))
+        self._blind_since = last_at
+
+    def hear_again(self, segment: Segment) -> None:
+        """What was kept raw while nobody could interpret it, in its order; after `restore`."""
+        self._close_stretch()
+        self._heard.append(_Stretch(segment.boot_id, segment.first_at, segment.monotonic_ns, segment.frames))
+        self.waiting_bytes += sum(len(frame.data) + FRAME_OVERHEAD_BYTES for frame in segment.frames)
+        for number, frame in enumerate(segment.frames):
+            with self._surviving(segment, number):
+                at = _moment_in(segment, frame)
+                event = self._interpreter.interpret(frame.data, at)
+                self._note_blindness(event, at, Blind(BlindReason.LINE_LOST))
+                if event is not None:
+                    self._apply(event)
+        self._heard_last_at = segment.last_at
+
+    def fall_silent(self) -> None:
+        """The raw segments have ended, and nobody has listened since."""
+        self.listed = None
+        if self._heard_last_at is not None and self._blind_since is None:
+            self._be_blind_since(self._heard_last_at)
 
     def _look_at_clock(self, now: datetime, last_at: datetime | None) -> None:
         if self._doubt.begin(now, last_at):
-            log.error("the clock is wrong: %s", self._doubt.words, extra={"pbx": self._pbx})
+            log.error("the clock is wrong: %s", self._doubt.words, extra={"pbx": self.pbx})
             self._mark(ClockDoubted(now))
         elif self.model.doubts_clock:  # it was put right while nobody listened
             self._mark(ClockStepped(now, 0.0, is_trusted=True))
@@ -145,14 +191,19 @@ class PbxFeed:
 
     def _replay(self, segment: Segment) -> None:
         for number, frame in enumerate(segment.frames):
-            at = segment.first_at + timedelta(microseconds=frame.offset_us)
-            try:
-                event = self._interpreter.interpret(frame.data, at)
+            with self._surviving(segment, number):
+                event = self._interpreter.interpret(frame.data, _moment_in(segment, frame))
                 if event is not None:
                     self.model.apply(event)
-            except Exception:  # a frame that ended the agent once must not do so at every start
-                facts = {"pbx": self._pbx, "segment": segment.id, "frame": number}
-                log.exception("a frame cannot be replayed and is left out; please report this", extra=facts)
+
+    @contextmanager
+    def _surviving(self, segment: Segment, number: int) -> Iterator[None]:
+        """A frame that ended the agent once must not do so at every start."""
+        try:
+            yield
+        except Exception:
+            facts = {"pbx": self.pbx, "segment": segment.id, "frame": number}
+            log.exception("a frame cannot be replayed and is left out; please report this", extra=facts)
 
     # agent.pbx.feed.Feed
 
@@ -167,7 +218,7 @@ class PbxFeed:
         event = ClockStepped(at, seconds, is_trusted=settled)
         log.warning(
             "the clock was set" if seconds else "the clock is right again",
-            extra={"pbx": self._pbx, "seconds": round(seconds, 3)},
+            extra={"pbx": self.pbx, "seconds": round(seconds, 3)},
         )
         self._close_stretch()  # the moments of a segment's frames are told from its first one
         self._append(mark_of(event), at)
@@ -184,20 +235,22 @@ class PbxFeed:
         if self._doubt.is_settled_at(at):
             self.clock_set(at, 0.0)  # nobody set it: it has come by itself to where it must have been
         self._append(frame, at)
-        if isinstance(event, LineLost):
-            blind = blind or Blind(BlindReason.LINE_LOST)
-            self._tell_gap(GapOpened(self._pbx, event.at, blind.reason, blind.detail))
-            self._blind_since = event.at
-            self.listed = None
-        elif self._blind_since is not None:
-            if not self._doubt.holds(GapClosed(self._pbx, at)):
-                # A clock that was set back meanwhile must not keep the gap open.
-                self._gaps.append(GapClosed(self._pbx, max(at, self._blind_since)))
-            self._blind_since = None
+        self._note_blindness(event, at, blind or Blind(BlindReason.LINE_LOST))
         if event is not None:
             self._apply(event)
         if self.waiting_bytes > MAX_WAITING_BYTES:
             self._keeper.check_room()
+
+    def _note_blindness(self, event: CallEvent | None, at: datetime, blind: Blind) -> None:
+        if isinstance(event, LineLost):
+            self._tell_gap(GapOpened(self.pbx, event.at, blind.reason, blind.detail))
+            self._blind_since = event.at
+            self.listed = None
+        elif self._blind_since is not None:
+            if not self._doubt.holds(GapClosed(self.pbx, at)):
+                # A clock that was set back meanwhile must not keep the gap open.
+                self._gaps.append(GapClosed(self.pbx, max(at, self._blind_since)))
+            self._blind_since = None
 
     def has_room(self) -> bool:
         """Whether reading may go on."""
@@ -209,7 +262,7 @@ class PbxFeed:
 
     def _close_stretch(self) -> None:
         if self._first_at is not None:
-            self._heard.append(_Stretch(self._first_at, self._first_monotonic_ns, self._frames))
+            self._heard.append(_Stretch(self._boot_id, self._first_at, self._first_monotonic_ns, self._frames))
             self._frames, self._first_at = [], None
 
     def _append(self, frame: bytes, at: datetime | None = None) -> None:
@@ -225,7 +278,7 @@ class PbxFeed:
         if isinstance(event, SnapshotTaken):
             self.listed = event
             self._tell_live()
-            self._keeper.settled(self._pbx)
+            self._keeper.settled(self.pbx)
         if not self._telling:
             self._telling = True
             asyncio.get_running_loop().call_soon(self._tell_live)
@@ -247,8 +300,8 @@ class PbxFeed:
         segments = [
             Segment(
                 id=next_segment_id(),
-                pbx=self._pbx,
-                boot_id=self._boot_id,
+                pbx=self.pbx,
+                boot_id=stretch.boot_id,
                 connection=self._connection,
                 first_at=stretch.first_at,
                 monotonic_ns=stretch.monotonic_ns,
@@ -266,9 +319,13 @@ class PbxFeed:
         told = [*ended, *(call for call in self.model.take_repaired() if call not in ended)]
         return Group(
             segments=segments,
-            opened=[LiveAnchor(call.call_sid, self._pbx, segments[0].id, call.started_at) for call in opened],
+            opened=[LiveAnchor(call.call_sid, self.pbx, segments[0].id, call.started_at) for call in opened],
             finished=[FinishedCall(call.to_row(), call.assignment.tenant) for call in told],
             forgotten=gone,
             moved=[(call.call_sid, call.merged_into) for call in forgotten if call.merged_into is not None],
             gaps=gaps,
         )
+
+
+def _moment_in(segment: Segment, frame: Frame) -> datetime:
+    return segment.first_at + timedelta(microseconds=frame.offset_us)
