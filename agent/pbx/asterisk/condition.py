@@ -15,7 +15,7 @@ from config.settings import AsteriskSettings, SourceKind, SourceSettings
 _USUAL_DIRECTORY: Final = Path("/etc/asterisk")
 _THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _MAX_FILE_BYTES: Final = 4 * 1024 * 1024
-_UNTRACED_CALLS: Final = 100  # in a row: then it is no chance that none bears a trace context
+_UNTRACED_CALLS: Final = 100  # of one connection: then it is no chance that none bears a trace context
 _MAX_INCLUDES: Final = 10  # within each other
 _BLOCK_COMMENT: Final = re.compile(r";--(?!-).*?--;", re.DOTALL)
 _INCLUDE: Final = re.compile(r'#(?:try)?include\s+["<]?([^">]+?)[">]?\s*', re.IGNORECASE)
@@ -76,14 +76,15 @@ def findings_of(settings: AsteriskSettings) -> dict[str, str]:
     return found
 
 
-def trace_findings(settings: AsteriskSettings, *, untraced_calls: int) -> dict[str, str]:
+def trace_findings(settings: AsteriskSettings, *, untraced_calls: int | None) -> dict[str, str]:
     """Whether no call bears the trace context that somebody took the trouble to write a setting for."""
     variable = settings.trace_variable
-    if not variable or "trace_variable" not in settings.model_fields_set or untraced_calls < _UNTRACED_CALLS:
+    is_wanted = variable and "trace_variable" in settings.model_fields_set
+    if not is_wanted or untraced_calls is None or untraced_calls < _UNTRACED_CALLS:
         return {}
     return {
         "trace": (
-            f"none of the last {untraced_calls} calls bore a traceparent in {variable}; in the dialplan write "
+            f"none of {untraced_calls} calls bore a traceparent in {variable}; in the dialplan write "
             f"same => n,Set({variable}=${{PJSIP_HEADER(read,traceparent)}}), or mend trace_variable"
         )
     }

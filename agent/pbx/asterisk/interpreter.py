@@ -34,7 +34,7 @@ class AsteriskInterpreter:
     def __init__(self, encoding: str = DEFAULT_ENCODING, *, trace_variable: str = "TRACEPARENT") -> None:
         self._encoding = encoding
         self._trace_variable = trace_variable
-        self.untraced_calls = 0  # that began since a channel bore a trace context
+        self.untraced_calls: int | None = 0  # that began; None once a channel has borne a trace context
         self._listed: set[str] | None = None  # None: no list is being received
         self._complete = False
 
@@ -70,11 +70,12 @@ class AsteriskInterpreter:
         dialplan's Set in any case."""
         text = message.variable(self._trace_variable) or self._set_now(event)
         if not text:
-            self.untraced_calls += isinstance(event, ChannelOpened) and event.channel == event.linked
+            if self.untraced_calls is not None and isinstance(event, ChannelOpened):
+                self.untraced_calls += event.channel == event.linked
             return event
         trace = parse_traceparent(text)
         if trace is not None:
-            self.untraced_calls = 0
+            self.untraced_calls = None
         else:
             log.debug("a channel bears no traceparent but something else", extra={"variable": self._trace_variable})
         return replace(event, trace=trace)

@@ -136,6 +136,8 @@ def test_a_setting_that_no_call_answers_to_is_told() -> None:
     event_of("Event: Newchannel", interpreter=interpreter)
     assert "Set(TP=${PJSIP_HEADER(read,traceparent)})" in told()["trace"]
     event_of("Event: Newexten", "Application: Set", f"AppData: TP={TEXT}", interpreter=interpreter)
+    for _ in range(200):
+        event_of("Event: Newchannel", interpreter=interpreter)
     assert told() == {}
     assert trace_findings(AsteriskSettings(name="main", username="x"), untraced_calls=1000) == {}
 
