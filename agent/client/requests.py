@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -32,6 +33,7 @@ WAIT_SECONDS: Final = 30.0  # in one question for the next call
 SILENCE_SECONDS: Final = 40.0
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 5.0
+_ERRNO: Final = re.compile(r"^\[Errno \d+\] ")
 _AGAIN: Final = frozenset({408, 429, 502, 503, 504})
 
 
@@ -77,6 +79,11 @@ class Place:
     def headers(self) -> dict[str, str]:
         """Who asks."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    def unreached(self, exc: httpx.TransportError) -> EdgeUnavailable:
+        """The agent was not reached at all."""
+        reason = _ERRNO.sub("", str(exc)) or type(exc).__name__
+        return EdgeUnavailable(f"the agent is not reached at {self.url or self.socket}: {reason}")
 
 
 class Pauses:
@@ -188,11 +195,6 @@ def wait_of(response: httpx.Response) -> float:
     """How long the agent asks to wait, in seconds."""
     told = response.headers.get("retry-after", "0")
     return min(float(told), _LONGEST_PAUSE_SECONDS) if told.isdecimal() else 0.0
-
-
-def unreached(exc: httpx.TransportError) -> EdgeUnavailable:
-    """The agent was not reached at all."""
-    return EdgeUnavailable(f"the agent is not reached: {str(exc) or type(exc).__name__}")
 
 
 def _write(method: str, path: str, body: Json = None, if_revision: int | None = None) -> Ask:

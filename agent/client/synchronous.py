@@ -31,7 +31,7 @@ class EdgeClient:
         token: str | None = None,
         patience_seconds: float = requests.PATIENCE_SECONDS,
     ) -> None:
-        place = Place(socket, url, token)
+        self._place = place = Place(socket, url, token)
         self._patience = patience_seconds
         self._http = httpx.Client(
             transport=httpx.HTTPTransport(uds=str(socket) if url is None else None),
@@ -127,7 +127,7 @@ class EdgeClient:
                             yield event
                 failure = EdgeUnavailable("the agent has ended the stream")
             except httpx.TransportError as exc:
-                failure = requests.unreached(exc)
+                failure = self._place.unreached(exc)
             except EdgeUnavailable as exc:
                 failure = exc
             reader.restart()
@@ -143,7 +143,7 @@ class EdgeClient:
                     return requests.answer_of(response)
                 failure, least = requests.error_of(response), requests.wait_of(response)
             except httpx.TransportError as exc:
-                failure = requests.unreached(exc)
+                failure = self._place.unreached(exc)
             self._pause(pauses, failure, least)
 
     def _pauses(self) -> Pauses:
