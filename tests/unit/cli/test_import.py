@@ -18,6 +18,7 @@ SOME = [
                 answer="2026-11-22 12:01:45", end="2026-11-22 12:02:00", src="905329998877"),
 ]  # fmt: skip
 UTC = ("--time-zone", "UTC")
+NOTHING = {"new": 0, "amended": 0, "unchanged": 0, "live": 0, "gone": 0}
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_a_second_time_nothing_changes(known: LocalSite) -> None:
     known.run("import", str(path), *UTC)
     before = stored(known, "*")
     told = known.json("import", str(path), *UTC)
-    assert told["calls"] == {"new": 0, "amended": 0, "unchanged": 2, "live": 0, "gone": 0}
+    assert told["calls"] == {**NOTHING, "unchanged": 2}
     assert stored(known, "*") == before
 
 
@@ -65,7 +66,7 @@ def test_real_files_of_asterisk_come_in_and_again_without_effect(known: LocalSit
     assert [each["rejected"] for each in first["files"]] == [0, 0]
     assert first["calls"]["new"] > 80
     again = known.json("import", *paths, *UTC)
-    assert again["calls"] == {"new": 0, "amended": 0, "unchanged": first["calls"]["new"], "live": 0, "gone": 0}
+    assert again["calls"] == {**NOTHING, "unchanged": first["calls"]["new"]}
 
 
 def test_files_of_every_kind_tell_the_same_call(known: LocalSite) -> None:
@@ -131,13 +132,7 @@ def test_a_half_written_last_line_is_left_for_the_next_time(known: LocalSite) ->
     assert (told["files"][0]["unfinished_line"], told["files"][0]["rejected"]) == (True, 0)
     assert told["calls"]["new"] == 1
     write(known, *SOME)
-    assert known.json("import", str(path), *UTC)["calls"] == {
-        "new": 1,
-        "amended": 0,
-        "unchanged": 1,
-        "live": 0,
-        "gone": 0,
-    }
+    assert known.json("import", str(path), *UTC)["calls"] == {**NOTHING, "new": 1, "unchanged": 1}
 
 
 def test_calls_without_ids_are_counted_as_often_as_they_stand_there(known: LocalSite) -> None:
@@ -145,13 +140,7 @@ def test_calls_without_ids_are_counted_as_often_as_they_stand_there(known: Local
     path = write(known, nameless, nameless, master_line(uniqueid="", linkedid="", dst="902125551009"))
     copy = write(known, nameless, name="copy.csv")
     assert known.json("import", str(path), str(copy), *UTC)["calls"]["new"] == 3
-    assert known.json("import", str(copy), *UTC)["calls"] == {
-        "new": 0,
-        "amended": 0,
-        "unchanged": 1,
-        "live": 0,
-        "gone": 0,
-    }
+    assert known.json("import", str(copy), *UTC)["calls"] == {**NOTHING, "unchanged": 1}
 
 
 def test_a_dry_run_tells_and_changes_nothing(known: LocalSite) -> None:
@@ -206,7 +195,7 @@ def test_a_call_that_is_still_going_on_is_left_alone(known: LocalSite) -> None:
 
     known.keep(group=Group(opened=[LiveAnchor("istanbul-1:main:1795348800.1", "main", 1, NOON)]))
     told = known.json("import", str(write(known, SOME[0])), *UTC)
-    assert told["calls"] == {"new": 0, "amended": 0, "unchanged": 0, "live": 1}
+    assert told["calls"] == {**NOTHING, "live": 1}
 
 
 def test_the_order_of_files_and_what_was_imported_before_make_no_difference(known: LocalSite) -> None:
@@ -230,4 +219,4 @@ def test_large_files_are_worked_on_by_two_processes_with_the_same_outcome(
     monkeypatch.setattr(import_making, "_WORTHWHILE_LINES", 0)
     monkeypatch.setattr(import_target._Database, "at_once", 7)
     together = known.json("import", *paths, *UTC)
-    assert together["calls"] == {"new": 0, "amended": 0, "unchanged": alone["calls"]["new"], "live": 0, "gone": 0}
+    assert together["calls"] == {**NOTHING, "unchanged": alone["calls"]["new"]}

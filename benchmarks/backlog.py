@@ -1,0 +1,308 @@
+"""A week offline with a million calls waiting: what it costs, and what happens when the centre is back.
+
+    python -m benchmarks.backlog [--calls 1000000] [--rate 10]
+
+The real daemon as a process, with the simulator as its PBX, the real hub and PostgreSQL. Beside each other, in one run:
+starts and memory with nothing and with the backlog; how soon an ended call is committed while nothing drains and while
+the backlog does; how fast it drains, against a raw COPY + merge of the same rows; when a fresh call is at the centre.
+"""
+
+import argparse
+import asyncio
+import random
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+
+from agent.simulator.manager import Account
+from agent.simulator.server import Simulator
+from agent.store import rows
+from agent.store.moments import moment_of, moment_text
+from agent.store.outbox_rows import RECORD, record_of
+from agent.store.writer import enqueue
+from benchmarks.central import a_large_record, raw_sender, seconds_for
+from sync.central.credentials import Credential
+from sync.central.embedded import EmbeddedPostgres
+from sync.central.migrate import migrate
+from tests.agent_process import AgentProcess
+from tests.hub_process import hub_process
+
+NOW: Final = datetime.now(UTC)
+_WEEK: Final = timedelta(days=7)
+_AT_ONCE: Final = 10_000
+_KINDS: Final = 200  # of calls, as to what they hold
+_ROUNDS: Final = 3
+_RAW_CALLS: Final = 20_000
+_RAW_BATCH: Final = 1000
+_BEFORE_SECONDS: Final = 15.0
+_LOOK_SECONDS: Final = 0.05
+_FRESH: Final = timedelta(minutes=2)  # the simulator's calls are all shorter
+_FRESH_CALLS: Final = "SELECT call_sid FROM call WHERE tenant_id = (SELECT id FROM tenant) AND start_time > $1"
+_NOWHERE: Final = "http://127.0.0.1:9"
+_SETTINGS: Final = """
+site = "bench"
+[[pbx]]
+name = "main"
+port = {port}
+username = "sentiric"
+secret = "benchmark"
+[tenancy]
+default = "acme"
+[central]
+url = "{url}"
+credential = "{credential}"
+"""
+
+
+def fill(path: Path, calls: int, *, are_confirmed: bool = False) -> None:
+    """Put calls of the last week into a database that no agent has; they wait, or the centre has confirmed them."""
+    templates = [_template(number) for number in range(_KINDS)]
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("INSERT INTO tenant (name, is_active) VALUES ('acme', 1) ON CONFLICT DO NOTHING")
+        tenant_id, first_id = connection.execute(
+            "SELECT (SELECT id FROM tenant WHERE name = 'acme'), (SELECT coalesce(max(id), 0) + 1 FROM call)"
+        ).fetchone()
+        for first in range(0, calls, _AT_ONCE):
+            numbers = range(first, min(calls, first + _AT_ONCE))
+            made = [_row(templates, number, calls, tenant_id, first_id, is_old=are_confirmed) for number in numbers]
+            connection.execute("BEGIN")
+            connection.executemany(rows.INSERT_CALL, [rows.call_values(row) for row in made])
+            if are_confirmed:
+                connection.executemany(
+                    "INSERT INTO call_receipt (call_id, number) VALUES (?, 1)", [(row["id"],) for row in made]
+                )
+            else:
+                enqueue(
+                    connection,
+                    [(first_id + number, 1) for number in numbers],
+                    at=str(made[0]["created_at"]),
+                    known=False,
+                )
+            connection.execute("COMMIT")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _template(number: int) -> rows.EncodedCall:
+    told = a_large_record(number, random.Random(number))._asdict()
+    row: rows.EncodedCall = {name: value for name, value in told.items() if name in rows.TOLD}
+    for name in rows.MOMENTS:
+        if told[name] is not None:
+            row[name] = moment_text(told[name])
+    return {**rows.with_defaults(row), "site": "bench", "pbx": "main"}
+
+
+def _row(
+    templates: Sequence[rows.EncodedCall], number: int, calls: int, tenant_id: int, first_id: int, *, is_old: bool
+) -> rows.EncodedCall:
+    began = NOW - _WEEK * (1 - number / calls)
+    ended = moment_text(began + timedelta(seconds=64))
+    return {
+        **templates[number % len(templates)], "call_sid": f"bench:main:{began.timestamp():.6f}.{number}",
+        "trace_id": f"{number:032x}", "start_time": moment_text(began), "end_time": ended,
+        "id": first_id + number, "tenant_id": tenant_id, "revision": 1,
+        "created_at": ended, "updated_at": moment_text(NOW - _WEEK) if is_old else ended,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ways:
+    """Where the agent finds everything."""
+
+    pbx: int  # ports of this machine
+    hub: int
+    credential: str
+
+    def settings(self, url: str) -> str:
+        """The agent's, with the centre at `url`."""
+        return _SETTINGS.format(port=self.pbx, url=url, credential=self.credential)
+
+
+@dataclass
+class Found:
+    """What was measured of the daemon in one state."""
+
+    ready: list[float] = field(default_factory=list)  # seconds
+    idle: list[float] = field(default_factory=list)  # MiB
+
+    def text(self, name: str) -> str:
+        """A line."""
+        ready, idle = statistics.median(self.ready), statistics.median(self.idle)
+        return f"{name:<28}ready {ready:6.2f} s   resident {idle:6.1f} MiB"
+
+
+async def starts(agent: AgentProcess, found: Found, *, rounds: int) -> None:
+    """Start and stop some times, with the centre away."""
+    for _ in range(rounds):
+        began = time.perf_counter()
+        await asyncio.to_thread(agent.start, seconds=120)
+        found.ready.append(time.perf_counter() - began)
+        found.idle.append((await asyncio.to_thread(agent.status))["resident_bytes"] / 2**20)
+        await asyncio.to_thread(agent.stop)
+
+
+class Fresh:
+    """When calls of the simulator are seen at the centre."""
+
+    def __init__(self, centre: asyncpg.Connection) -> None:
+        self._centre = centre
+        self.seen: dict[str, datetime] = {}
+
+    async def watch(self) -> None:
+        """Until cancelled. Fresh calls are those that began after the run did."""
+        while True:
+            since = max(NOW, datetime.now(UTC) - _FRESH)
+            found = await self._centre.fetch(_FRESH_CALLS, since)
+            now = datetime.now(UTC)
+            for (sid,) in found:
+                self.seen.setdefault(sid, now)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+
+def committed(path: Path, since: datetime) -> dict[str, tuple[datetime, float]]:
+    """Calls that began since then: when each was committed, and how many seconds after its end was heard."""
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        found = connection.execute(
+            "SELECT call_sid, created_at, end_time FROM call WHERE start_time > ? AND NOT end_estimated",
+            (moment_text(since),),
+        ).fetchall()
+    return {sid: (moment_of(at), (moment_of(at) - moment_of(ended)).total_seconds()) for sid, at, ended in found}
+
+
+def of(times: Sequence[float]) -> str:
+    """p50, p99 and longest."""
+    if len(times) < 2:
+        return "too few calls"
+    p99 = statistics.quantiles(times, n=100)[98]
+    return f"p50 {statistics.median(times):.3f} s   p99 {p99:.3f} s   longest {max(times):.3f} s   ({len(times)} calls)"
+
+
+async def waiting(agent: AgentProcess) -> tuple[int, float]:
+    """How many calls wait, and the daemon's resident MiB."""
+    status = await asyncio.to_thread(agent.status)
+    return int(status["backlog"]["waiting"]), status["resident_bytes"] / 2**20
+
+
+async def measure(server: EmbeddedPostgres, directory: Path, *, calls: int, rate: float) -> None:
+    """The whole run."""
+    async with AsyncExitStack() as held:
+        centre, credential = await _centre(server, held)
+        dsn = f"postgresql://hub_of_benchmarks:only@{server.host}:{server.port}/hub"
+        hub = await held.enter_async_context(hub_process(dsn))
+        pbx = await held.enter_async_context(
+            Simulator(account=Account(username="sentiric", secret="benchmark"), rate=rate, pace=0.05)
+        )
+        ways = Ways(pbx.port, hub.port, credential)
+        agent = AgentProcess(directory, ways.settings(_NOWHERE))
+        empty, full = Found(), Found()
+        await starts(agent, Found(), rounds=1)
+        await starts(agent, empty, rounds=_ROUNDS)
+        began = time.perf_counter()
+        await asyncio.to_thread(fill, agent.database, calls)
+        print(f"{calls:,} calls put in line in {time.perf_counter() - began:.0f} s, "
+              f"{agent.database.stat().st_size / 2**20:,.0f} MiB")  # fmt: skip
+        await starts(agent, full, rounds=_ROUNDS)
+        print(empty.text("nothing waits"))
+        print(full.text(f"{calls:,} calls wait"))
+        print(f"ratios: ready {statistics.median(full.ready) / statistics.median(empty.ready):.2f}, "
+              f"resident {statistics.median(full.idle) / statistics.median(empty.idle):.2f}")  # fmt: skip
+        raw = await _raw(server, agent.database, held)
+        held.callback(agent.__exit__, None, None, None)
+        await _drain(agent, Fresh(centre), ways, raw=raw)
+
+
+async def _drain(agent: AgentProcess, fresh: Fresh, ways: Ways, *, raw: float) -> None:
+    await asyncio.to_thread(agent.start, seconds=120)
+    since = datetime.now(UTC)
+    await asyncio.sleep(_BEFORE_SECONDS)
+    before = [seconds for _, seconds in committed(agent.database, since).values()]
+    await asyncio.to_thread(agent.stop)
+    agent.write_settings(ways.settings(f"http://127.0.0.1:{ways.hub}"))
+    watching = asyncio.create_task(fresh.watch())
+    await asyncio.to_thread(agent.start, seconds=120)
+    began, since = time.perf_counter(), datetime.now(UTC)
+    first, peak = await waiting(agent)
+    left = first
+    while left > 100:  # what comes just now
+        await asyncio.sleep(1)
+        left, resident = await waiting(agent)
+        peak = max(peak, resident)
+    seconds = time.perf_counter() - began
+    await asyncio.sleep(2)
+    watching.cancel()
+    during = committed(agent.database, since)
+    sent = (first - left) / seconds
+    visible = [(fresh.seen[sid] - at).total_seconds() for sid, (at, _) in during.items() if sid in fresh.seen]
+    unseen = [at for sid, (at, _) in during.items() if sid not in fresh.seen]
+    print(f"drained in {seconds:.0f} s: {sent:,.0f} calls/s, raw COPY + merge {raw:,.0f} rows/s, "
+          f"ratio {sent / raw:.2f}; resident at most {peak:.1f} MiB")  # fmt: skip
+    print(f"end heard → commit, before     {of(before)}")
+    print(f"end heard → commit, draining   {of([late for _, late in during.values()])}")
+    print(f"commit → centre, draining      {of(visible)}; {len(unseen)} of the last seconds not seen yet")
+
+
+async def _raw(server: EmbeddedPostgres, database: Path, held: AsyncExitStack) -> float:
+    """Rows a second of the same calls, copied and merged and nothing else."""
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+        records = [
+            record_of(row)
+            for row in connection.execute(
+                f"SELECT {RECORD} FROM call JOIN tenant ON tenant.id = call.tenant_id ORDER BY call.id LIMIT ?",
+                (_RAW_CALLS,),
+            )
+        ]
+    owner = await _database(server, "raw", held)
+    rates = []
+    for _ in range(_ROUNDS):
+        await owner.execute("TRUNCATE call CASCADE")
+        rates.append(len(records) / await seconds_for(raw_sender(owner), records, _RAW_BATCH))
+    return statistics.median(rates)
+
+
+async def _centre(server: EmbeddedPostgres, held: AsyncExitStack) -> tuple[asyncpg.Connection, str]:
+    owner = await _database(server, "hub", held)
+    credential = Credential.make()
+    await owner.execute("CREATE ROLE hub_of_benchmarks LOGIN IN ROLE sentiric_hub PASSWORD 'only'")
+    await owner.execute("INSERT INTO site (name) VALUES ('bench')")
+    await owner.execute("INSERT INTO site_tenant (site, tenant_id) SELECT 'bench', id FROM tenant")
+    await owner.execute(
+        "INSERT INTO credential (id, site, secret_sha256) VALUES ($1, 'bench', $2)",
+        credential.id,
+        credential.secret_sha256,
+    )
+    return owner, credential.text
+
+
+async def _database(server: EmbeddedPostgres, name: str, held: AsyncExitStack) -> Any:  # Any: asyncpg's connection
+    administration = await asyncpg.connect(server.dsn())
+    await administration.execute(f'CREATE DATABASE "{name}"')
+    await administration.close()
+    await migrate(server.dsn(name))
+    owner = await asyncpg.connect(server.dsn(name))
+    held.push_async_callback(owner.close)
+    await owner.execute("INSERT INTO tenant (name, is_active) VALUES ('acme', true)")
+    return owner
+
+
+def main() -> None:
+    """Start a PostgreSQL, a hub, a PBX and the agent, and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=1_000_000)
+    parser.add_argument("--rate", type=float, default=10.0, help="fresh calls a second")
+    arguments = parser.parse_args()
+    options = {"shared_buffers": "512MB", "max_wal_size": "4GB"}
+    with EmbeddedPostgres(options=options) as server, tempfile.TemporaryDirectory() as directory:
+        asyncio.run(measure(server, Path(directory), calls=arguments.calls, rate=arguments.rate))
+
+
+if __name__ == "__main__":
+    main()
