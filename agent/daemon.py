@@ -183,10 +183,10 @@ async def run(settings: Settings, *, reload: Callable[[], Settings], environ: Ma
         reserve = Reserve(settings.database_file, megabytes=settings.store.reserve_megabytes)
         store = await _opened(stack, settings.database_file, reserve)
         writer = await Writer.over(store.connection)
-        spill = await Spill.open(
-            settings.database_file, max_bytes=settings.store.spill_max_megabytes << 20, release=reserve.release
-        )
+        spill = await Spill.open(settings.database_file, max_bytes=settings.store.spill_max_megabytes << 20)
         stack.callback(spill.close)
+        if not spill.size:
+            reserve.make()
         spill.begin_at(*await store.connection.run(read_position))
         contexts = await stack.enter_async_context(ContextStore.open(settings.live))
         daemon = Daemon(

@@ -5,15 +5,15 @@
     kind 1      the header, JSON, always the first: `format`, and `id`, which tells this file from earlier ones
     kind 2, 3   groups and raw segments: `agent.store.spilled`
 
-A group is whole on the disk before it leaves memory. Taking up is committing the same groups in the same order; how far
-that has come is kept by the same transactions, in the database's counters. Where the file was cut off, by a kill or a
-full disk, the last whole piece is the end.
+After them stand zeros, where room is held: at first the file is the reserve's, renamed. A group is whole on the disk
+before it leaves memory. Taking up is committing the same groups in the same order; how far that has come is kept by the
+same transactions, in the database's counters. Where the file was cut off, by a kill or a full disk, the last whole piece
+is the end.
 
 Only the holder of the database's lease may use it, and one task at a time.
 """
 
 import asyncio
-import errno
 import json
 import logging
 import os
@@ -31,6 +31,7 @@ from agent.errors import StoreUnavailable
 from agent.store.faults import faults_of
 from agent.store.pieces import PieceReader, piece
 from agent.store.recording import MAX_SEGMENT_BYTES, segment_of
+from agent.store.reserve import reserve_file
 from agent.store.segment import Segment, SegmentDamaged
 from agent.store.spilled import GROUP, RAW, head_of_group, pack_group, pack_segment, unpack_group
 from agent.store.writer import Group
@@ -42,11 +43,9 @@ MAGIC: Final = b"sentiric-edge spill\n"
 FORMAT: Final = 1
 
 _HEADER: Final = 1
+_PART_BYTES: Final = 1 << 20
 _MAX_HEADER_BYTES: Final = 1 << 16
 _MAX_PIECE_BYTES: Final = 2 * MAX_SEGMENT_BYTES
-# Taken ahead of need, as much as there is, so that whoever fills the disk does not take it first.
-_HELD_BYTES: Final = tuple(megabytes << 20 for megabytes in (24, 8, 2))
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _KEEP_POSITION: Final = (
     "INSERT INTO counter (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )
@@ -85,10 +84,10 @@ def read_position(connection: sqlite3.Connection) -> tuple[int, Position]:
 class Spill:
     """Append, read back what is pending, clear."""
 
-    def __init__(self, path: Path, *, max_bytes: int, release: Callable[[], None]) -> None:
-        self._path = path
+    def __init__(self, database: Path, *, max_bytes: int) -> None:
+        self._path = spill_file(database)
+        self._reserve = reserve_file(database)
         self._max_bytes = max_bytes
-        self._release = release
         self._handle: int | None = None
         self._id = 0
         self._begin = 0  # of what comes after the header
@@ -100,13 +99,12 @@ class Spill:
         self.last_segment_id = 0
 
     @classmethod
-    async def open(cls, database: Path, *, max_bytes: int, release: Callable[[], None] = lambda: None) -> Self:
-        """What an earlier process left, or nothing yet: the file is made when it is needed.
+    async def open(cls, database: Path, *, max_bytes: int) -> Self:
+        """What an earlier process left, or nothing yet: the file is made, of the reserve, when it is needed.
 
-        `release` is called when the disk is full, to make room. A file that this program cannot read is set aside.
-        Raises StoreUnavailable.
+        A file that this program cannot read is set aside. Raises StoreUnavailable.
         """
-        spill = cls(spill_file(database), max_bytes=max_bytes, release=release)
+        spill = cls(database, max_bytes=max_bytes)
         with faults_of(spill._path):
             await asyncio.to_thread(spill._look)
         return spill
@@ -203,7 +201,7 @@ class Spill:
         if is_known:
             self._scan()
         elif is_torn:
-            self._path.unlink()  # the power failed before the first group
+            self._path.rename(self._reserve)  # the power failed before the first group
         else:
             self._set_aside("it is no spill that this version of the program can read")
 
@@ -240,8 +238,23 @@ class Spill:
                 self._raw_end = end
             self._is_damaged = self._is_damaged or body is None
             self._end = end
-        with suppress(OSError):
-            os.truncate(self._path, self._end)
+        self._blank_rest()
+
+    def _blank_rest(self) -> None:
+        handle = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._blank(handle)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def _blank(self, handle: int) -> None:
+        """What was cut off goes, so that it is never taken for a piece after all; the room that is held stays."""
+        at = self._end
+        while part := os.pread(handle, _PART_BYTES, at):
+            if part.strip(b"\0"):
+                _write_all(handle, bytes(len(part)), at)
+            at += len(part)
 
     async def _append(self, bodies: Sequence[tuple[int, bytes]]) -> None:
         data = b"".join(piece(kind, body) for kind, body in bodies)
@@ -251,18 +264,7 @@ class Spill:
                 "database can be written again"
             )
         with faults_of(self._path):
-            await asyncio.to_thread(self._write_with_room, data)
-
-    def _write_with_room(self, data: bytes) -> None:
-        try:
-            self._write(data)
-        except OSError as exc:
-            if exc.errno not in _NO_ROOM:
-                raise
-            self._release()
-            if self._handle is not None:
-                self._hold(self._handle)
-            self._write(data)
+            await asyncio.to_thread(self._write, data)
 
     def _write(self, data: bytes) -> None:
         handle = self._handle = self._open() if self._handle is None else self._handle
@@ -272,13 +274,17 @@ class Spill:
         except OSError:
             # A part of a piece must not stand before the next one, nor count as kept after a failed fsync.
             with suppress(OSError):
-                os.ftruncate(handle, self._end)
+                self._blank(handle)
             raise
         self._end += len(data)
 
     def _open(self) -> int:
         is_new = self._end == 0
-        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if is_new else 0), 0o600)
+        if is_new:
+            # The reserve's room goes over as it is: what is given up for a moment, whoever fills the disk takes.
+            with suppress(FileNotFoundError):
+                self._reserve.rename(self._path)
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if is_new:
                 spill_id = secrets.randbits(62)
@@ -289,21 +295,13 @@ class Spill:
                 self._id, self._begin, self._end = spill_id, len(head), len(head)
                 self._groups_end = self._raw_end = 0
                 self._taken = Position(len(head), len(head))
-            self._hold(handle)
         except OSError:
             os.close(handle)
             if is_new:
                 with suppress(OSError):
-                    self._path.unlink()
+                    self._path.rename(self._reserve)
             raise
         return handle
-
-    def _hold(self, handle: int) -> None:
-        """Zeros at the end are no pieces."""
-        for wanted in _HELD_BYTES:
-            with suppress(OSError):
-                os.posix_fallocate(handle, self._end, min(wanted, self._max_bytes))
-                return
 
     async def _pending(self, kind: int, begin: int, max_bytes: int) -> list[Pending]:
         if begin >= (self._groups_end if kind == GROUP else self._raw_end):

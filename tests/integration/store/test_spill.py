@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from agent.calls.context import TaskState
 from agent.errors import StoreUnavailable
 from agent.store.pieces import piece
+from agent.store.reserve import reserve_file
 from agent.store.segment import Frame, Segment
 from agent.store.spill import MAGIC, Spill, SpillFull, spill_file
 from agent.store.spilled import pack_group, unpack_group
@@ -197,18 +198,18 @@ async def test_a_disk_that_is_full_in_the_middle_leaves_the_file_usable(
     assert last_ids(await held(await opened(tmp_path))) == [1, 3]
 
 
-async def test_the_reserve_is_given_up_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    disk = FullDisk(0)
-
-    def release() -> None:
-        disk.room = MEGABYTE
-
-    spill = await Spill.open(tmp_path / "edge.db", max_bytes=MEGABYTE, release=release)
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "pwrite", disk)
-        await spill.append(group(4))
-    assert last_ids(await held(spill)) == [4]
+async def test_the_reserve_becomes_the_spill_so_that_nobody_else_takes_its_room(tmp_path: Path) -> None:
+    reserve = reserve_file(tmp_path / "edge.db")
+    reserve.write_bytes(bytes(MEGABYTE))
+    was = reserve.stat().st_ino
+    spill = await opened(tmp_path)
+    await spill.append(group(4))
     spill.close()
+    assert not reserve.exists()
+    assert (spill.path.stat().st_ino, spill.path.stat().st_size) == (was, MEGABYTE)
+    again = await opened(tmp_path)
+    assert last_ids(await held(again)) == [4]
+    assert spill.path.stat().st_size == MEGABYTE
 
 
 @pytest.fixture(scope="module")
