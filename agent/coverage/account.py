@@ -1,5 +1,6 @@
 """The calls that a PBX's sources told, laid down on disk by name, so that a day of any size can be gone through."""
 
+import errno
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,14 @@ _TABLES: Final = (
     "PRIMARY KEY (sid, rank))",
     "CREATE TABLE wanted (sid TEXT PRIMARY KEY)",
 )
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+# Faults of the world, by SQLite's primary result code; all others are bugs.
+_UNUSABLE: Final = frozenset(
+    {
+        sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOMEM,
+    }
+)  # fmt: skip
 _TAKEN: Final = frozenset({Disposition.ANSWERED, Disposition.VOICEMAIL})
 
 
@@ -54,14 +63,17 @@ class Account:
     @classmethod
     @contextmanager
     def open(cls) -> Iterator[Self]:
-        """An empty one. Raises NotVerifiable where there is no room for it."""
+        """An empty one. Raises NotVerifiable where it cannot be laid down, and says whether room is what lacks."""
         try:
             with scratch_database() as database:
                 for statement in _TABLES:
                     database.execute(statement)
                 yield cls(database)
         except (sqlite3.Error, OSError) as exc:
-            raise NotVerifiable(f"there is no room to lay down its calls, in /var/tmp or TMPDIR: {exc}") from exc
+            trouble = _trouble(exc)
+            if trouble is None:
+                raise
+            raise NotVerifiable(f"{trouble}, in /var/tmp or TMPDIR: {exc}") from exc
 
     def add(self, call: SourceCall, *, rank: int) -> None:
         """Lay down a call as the source of that rank tells it."""
@@ -117,6 +129,14 @@ class Account:
             self._database.executemany("INSERT OR REPLACE INTO told VALUES (?, ?, ?, ?, ?, ?)", self._waiting)
             self._database.execute("COMMIT")
             self._waiting.clear()
+
+
+def _trouble(exc: sqlite3.Error | OSError) -> str | None:
+    """What the world did; None for a bug."""
+    code = getattr(exc, "sqlite_errorcode", -1) & 0xFF
+    if code == sqlite3.SQLITE_FULL or (isinstance(exc, OSError) and exc.errno in _NO_ROOM):
+        return "there is no room to lay down its calls"
+    return "its calls cannot be laid down" if isinstance(exc, OSError) or code in _UNUSABLE else None
 
 
 def is_lonely(row: Mapping[str, Any], *, legs: int) -> bool:  # Any: columns of a call

@@ -16,7 +16,7 @@ from agent.coverage.account import Account, SourceCall, ToldBySources, is_lonely
 from agent.coverage.days import Day
 from agent.coverage.errors import NotVerifiable
 from agent.coverage.reading import Reach, Rest, read_calls
-from agent.sources.opening import PbxSources
+from agent.sources.opening import PbxSources, zone_of
 from agent.store import horizon
 from agent.store.coverage import DayCounts
 from agent.store.moments import moment_of, moment_text
@@ -182,16 +182,22 @@ class Verification:
         """Raise NotVerifiable if the sources begin after it."""
         firsts = [reach.first_at for reach in self._reaches if reach.first_at is not None]
         names = " and ".join(source.called for source in self._sources)
-        if firsts and min(firsts) > moment:
+        if firsts and (first := min(firsts)) > moment:
             raise NotVerifiable(
                 f"{names} of PBX {self._of.pbx.name} does not reach back so far: its first record is from "
-                f"{min(firsts):%Y-%m-%d %H:%M:%S} UTC"
+                f"{first:%Y-%m-%d %H:%M:%S} UTC; from then on: edge-agent verify --day {self._called(first)}"
             )
         if not firsts and moment != self._day.end:
             raise NotVerifiable(
                 f"{names} of PBX {self._of.pbx.name} holds no record of that time, though calls were heard; "
                 "see that Asterisk writes it (docs/sources.md)"
             )
+
+    def _called(self, moment: datetime) -> str:
+        """The day of a moment, as `verify` takes it."""
+        zone = zone_of(self._of.pbx.time_zone)
+        day = moment.astimezone(zone).date()
+        return "today" if day == self._now.astimezone(zone).date() else day.isoformat()
 
     # What the PBX knows
 

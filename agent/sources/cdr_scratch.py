@@ -17,6 +17,7 @@ from agent.pbx.asterisk.cdr import CdrRow, digest_of
 from agent.pbx.asterisk.cdr_calls import MAX_ROWS
 
 _AT_ONCE: Final = 5000
+_PRAGMAS: Final = ("synchronous = OFF", "cache_size = -16384", "temp_store = FILE")
 _NAMELESS: Final = "~"  # before the key of CDRs that bear no id; no uniqueid begins so
 _Staged = tuple[str, int, int, bytes]
 
@@ -32,7 +33,7 @@ def scratch_database() -> Iterator[sqlite3.Connection]:
         database.execute("DROP TABLE opened")
     # The file has no name any more, so that nothing is left of it however this process ends.
     with closing(database):
-        for pragma in ("synchronous = OFF", "cache_size = -16384", "temp_store = FILE"):
+        for pragma in _PRAGMAS:
             database.execute(f"PRAGMA {pragma}")
         yield database
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ import pytest
 from agent.calls.rules import CallRules
 from agent.calls.tenancy import Assignment
 from agent.coverage.daily import DailyCoverage
+from agent.coverage.days import Day
+from agent.coverage.errors import NotVerifiable
+from agent.coverage.verifying import Verification
 from agent.sources.opening import PbxSources
 from agent.store import coverage, sources
 from agent.store.engine import Store, open_store
@@ -142,7 +145,7 @@ async def test_what_the_source_cannot_know_is_not_held_against_it(store: Store, 
     assert await night.verify_at(noon) == [("2026-11-22", 2, 1, 1)]
 
 
-async def test_without_room_to_work_in_the_day_is_told_as_not_verified(
+async def test_without_a_place_to_work_in_the_day_is_told_as_not_verified(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     night = Night(store, await Writer.over(store.connection), csv_file(written(tmp_path / "Master.csv", 1)))
@@ -153,7 +156,23 @@ async def test_without_room_to_work_in_the_day_is_told_as_not_verified(
 
     (told,) = await night.kept()
     assert told.trouble is not None
-    assert "no room" in told.trouble
+    assert "cannot be laid down" in told.trouble
+
+
+@pytest.mark.parametrize(("now", "named"), [(22, "today"), (23, "2026-11-22")])
+def test_a_day_before_the_first_record_is_answered_with_a_day_that_can_be_verified(
+    tmp_path: Path, now: int, named: str
+) -> None:
+    told = {"name": "main", "host": "pbx.example", "username": "x", "secret": "y", "time_zone": "UTC"}
+    file = written(tmp_path / "Master.csv", 1)
+    pbx = AsteriskSettings.model_validate(told | {"sources": [csv_file(file)]})
+    of = PbxSources(site="s", pbx=pbx, encoding="cp1254", rules=CallRules, assign=lambda _: Assignment("acme"))
+    at, day = datetime(2026, 11, now, 20, tzinfo=UTC), Day.of(date(2026, 11, 21), UTC)
+    with (
+        Verification.of(of, day, now=at, rest=lambda _: None) as verification,
+        pytest.raises(NotVerifiable, match=f"verify --day {named}$"),
+    ):
+        verification.read()
 
 
 async def test_without_a_second_source_it_is_said_once(
