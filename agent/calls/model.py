@@ -433,7 +433,8 @@ class CallModel:
                 call.caller_channel = leg.channel  # the phone behind the Local channel that the call began with
                 call.caller_number, call.caller_name = leg.number, event.caller_name or root.caller_name
                 call.note_leg(event.at, "began", leg)
-        call.accept_trace(event.trace, leg, event.at, is_found=event.age_seconds is not None)
+        is_found = event.age_seconds is not None and call.start_estimated
+        call.accept_trace(event.trace, leg, event.at, is_found=is_found)
         if event.up:
             services.mark_up(call, leg, event.at)
         if event.age_seconds is not None:

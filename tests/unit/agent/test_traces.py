@@ -217,6 +217,13 @@ def test_a_call_that_is_found_answered_brings_its_trace_all_the_same() -> None:
     assert row_of(story.wait(60).talk_ends("x"))["trace_id"] == TRACE
 
 
+def test_a_leg_that_is_found_in_a_call_known_to_be_answered_is_too_late() -> None:
+    story = ringing(None).answers("x").wait(9).line_lost().wait(9)
+    story.opens("y", "PJSIP/102", trace=ACCEPTED, age_seconds=3.0, up=True, bridge="b")
+    row = row_of(story.snapshot("a", "x", "y").wait(1).closes("x", "y", "a"))
+    assert row["trace_id"] == minted_trace_id(row["call_sid"])
+
+
 def test_of_two_calls_that_become_one_the_older_keeps_its_trace() -> None:
     """The leg that comes over bears the younger one's, whether or not the older has one."""
     for older, expected in ((ACCEPTED, TRACE), (None, None)):
