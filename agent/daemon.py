@@ -28,6 +28,7 @@ from agent.calls.rules import CallRules
 from agent.calls.tenancy import assign, facts_of
 from agent.calls.wishes import Limits
 from agent.coverage.daily import DailyCoverage
+from agent.disk import DiskWatch
 from agent.errors import AgentError, ContextStoreAway, StoreHeld, StoreUnavailable
 from agent.health import AgentStatus
 from agent.jobs import Jobs
@@ -42,6 +43,7 @@ from agent.sources.follower import Follower
 from agent.sources.opening import PbxSources, follow
 from agent.sources.status import SourceStatus
 from agent.store import coverage, services
+from agent.store.backfill import BackfillWriter
 from agent.store.context_log import ContextLog
 from agent.store.coverage import DayCounts
 from agent.store.engine import Store, open_store
@@ -288,11 +290,13 @@ class Daemon:
             spill=spill,
             on_ended=self._trace,
         )
+        self._disk = DiskWatch(store, reserve=reserve, spilled=lambda: spill.size, settings=settings.store)
+        self._backfill = BackfillWriter(store.connection, is_stopped=self._disk.is_backfill_stopped)
         self._rules = rules_of(settings)
         self._connectors = [self._connector(pbx) for pbx in settings.pbx]
         sources = [source for pbx in settings.pbx for source in self._sources(pbx)]
         self._followers = [source for source in sources if isinstance(source, Follower)]
-        verified = DailyCoverage([self._sources_of(pbx) for pbx in settings.pbx], store=store, writer=writer)
+        verified = DailyCoverage([self._sources_of(pbx) for pbx in settings.pbx], store=store, writer=self._backfill)
         self._tally = SqliteTally(store.path, writer)
         self._jobs = Jobs(
             store=store,
@@ -310,6 +314,7 @@ class Daemon:
             repository=self._repository,
             outbox=self._outbox,
             jobs=self._jobs,
+            disk=self._disk,
             tally=self._tally,
             sources=[source.status if isinstance(source, Follower) else source for source in sources],
         )
@@ -346,7 +351,7 @@ class Daemon:
         of = self._sources_of(pbx)
         on_found = self._syncer.wake if self._syncer else _nothing
         for source in pbx.sources:
-            yield follow(source, of, store=self._store, writer=self._writer, on_found=on_found)
+            yield follow(source, of, store=self._store, writer=self._backfill, on_found=on_found)
 
     async def run(self) -> None:
         """Restore, then capture, keep and send until told to stop; then drain."""
@@ -371,6 +376,7 @@ class Daemon:
                 lines = [tasks.create_task(line.run(), name=f"pbx-{line.status.pbx}") for line in self._connectors]
                 others = [
                     tasks.create_task(self._jobs.run(), name="jobs"),
+                    tasks.create_task(self._disk.run(self._retention), name="disk"),
                     tasks.create_task(self._bugs(), name="bugs"),
                 ]
                 others += [

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from agent.pbx.feed import LineState
 
+_NEARLY_FULL_BYTES = 1 << 30
 _CLOCK_SECONDS = 60.0  # beyond it, calls of one moment stand minutes apart at the centre
 
 
@@ -142,6 +143,18 @@ class DatabaseHealth(_Part):
     error: str | None = None
     disk_free: int = 0
     disk_total: int = 0
+    unused: int = 0  # of the size: pages that wait to be filled
+    spill_size: int = 0  # what waits in a file until the database can be written
+    spill_error: str | None = None
+    reserve_size: int = 0
+    backups_size: int = 0
+    budget: int | None = None
+    used_part: float | None = None  # of the budget, or of the disk where that is nearer to its end
+    level: str = "ok"  # watch, low, full: from 70, 85, 95 % on
+    growth_a_day: float = 0.0
+    days_left: float | None = None  # that fit in without the centre, at the present rate of calls
+    budget_days: float | None = None
+    on_full: tuple[str, ...] = ()  # what has been done since the room was used up
 
 
 class AgentStatus(_Part):
@@ -174,8 +187,9 @@ def problems_of(status: AgentStatus) -> tuple[str, ...]:
             f"{status.calls.left_out} calls could not be written and are left out; only the journal holds them: "
             "see the log"
         )
-    if database.disk_total and database.disk_free < 0.05 * database.disk_total:
-        found.append(f"the disk is nearly full: {database.disk_free // 2**20} MiB left under {database.file}")
+    if database.spill_error:
+        found.append(f"not even the spill takes what is heard, the PBX will have to wait: {database.spill_error}")
+    found += _of_room(database)
     for pbx in status.pbx:
         if pbx.state not in {LineState.CONNECTED, None}:
             found.append(f"PBX {pbx.name} is {pbx.state}: {pbx.reason or 'no connection yet'}")
@@ -200,6 +214,20 @@ def problems_of(status: AgentStatus) -> tuple[str, ...]:
     if status.live_store is not None and not status.live_store.reachable:
         found.append(f"the live context store is away: {status.live_store.error or status.live_store.home}")
     return tuple(found)
+
+
+def _of_room(database: DatabaseHealth) -> Iterator[str]:
+    if database.level != "ok" and database.used_part is not None:
+        of = "the budget" if database.budget else "the disk"
+        done = f"; {', '.join(database.on_full)}" if database.on_full else ""
+        yield f"{database.used_part:.0%} of {of} is used, make room under {database.file}{done}"
+    elif database.disk_total and database.disk_free < min(0.05 * database.disk_total, _NEARLY_FULL_BYTES):
+        yield f"the disk is nearly full: {database.disk_free // 2**20} MiB left under {database.file}"
+    if database.budget_days and database.days_left is not None and database.days_left < database.budget_days:
+        yield (
+            f"without the centre there is room for {database.days_left:.1f} days of calls, "
+            f"fewer than store.budget_days = {database.budget_days:g}"
+        )
 
 
 def _of_centre(central: CentralHealth) -> Iterator[str]:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from agent.errors import StoreUnavailable
 from agent.health import (
@@ -27,6 +27,7 @@ from agent.sources.status import SourceStatus
 from agent.store.coverage import DayCounts
 from agent.store.outbox import SqliteOutbox
 from agent.store.repository import Repository
+from agent.store.room import Level, Room
 from agent.store.tally import SqliteTally
 from agent.tracking.tracker import Tracker
 from config.describe import fingerprint
@@ -45,6 +46,27 @@ class Checking(Protocol):
     damage: str | None  # what is wrong with it and what to do
 
 
+class Watched(Protocol):
+    """What is known of the room for local data."""
+
+    room: Room
+    level: Level
+    bytes_a_day: float
+    days_left: float | None
+    backfill_stopped: bool
+    calls_dropped: int
+    segments_dropped: int
+
+
+class Watching(Protocol):
+    """Watches it: `agent.disk`, on the same floor as this."""
+
+    @property
+    def state(self) -> Watched:
+        """What was found last."""
+        ...
+
+
 class Probe:
     """Makes the status on demand; holds no state but when the agent started."""
 
@@ -60,6 +82,7 @@ class Probe:
         repository: Repository,
         outbox: SqliteOutbox,
         jobs: Checking,
+        disk: Watching,
         tally: SqliteTally,
         sources: Sequence[SourceStatus] = (),
     ) -> None:
@@ -72,6 +95,7 @@ class Probe:
         self._repository = repository
         self._outbox = outbox
         self._jobs = jobs
+        self._disk = disk
         self._tally = tally
         self._sources = sources
         self._started_at = datetime.now(UTC)
@@ -92,7 +116,7 @@ class Probe:
         if self._syncer is not None:
             parts.append(f"centre {self._syncer.status.state}")
         if self._tracker.status.store_error:
-            parts.append("local database cannot be written")
+            parts.append("local database cannot be written, what is heard is spilled")
         return ", ".join(parts)
 
     async def status(self) -> AgentStatus:
@@ -148,11 +172,38 @@ class Probe:
                 error=error,
                 disk_free=disk_free,
                 disk_total=disk_total,
+                **self._room(),
             ),
         )
         problems = problems_of(status)
         verdict = Verdict.DEGRADED if problems else Verdict.OK
         return status.model_copy(update={"problems": problems, "verdict": verdict})
+
+    def _room(self) -> dict[str, Any]:  # Any: the fields' own types
+        disk, room = self._disk.state, self._disk.state.room
+        return {
+            "unused": room.unused,
+            "spill_size": self._tracker.spilled_bytes,
+            "spill_error": self._tracker.status.spill_error,
+            "reserve_size": room.reserve,
+            "backups_size": room.backups,
+            "budget": room.budget,
+            "used_part": round(room.part, 4),
+            "level": str(disk.level),
+            "growth_a_day": round(disk.bytes_a_day),
+            "days_left": None if disk.days_left is None else round(disk.days_left, 2),
+            "budget_days": self._settings.store.budget_days,
+            "on_full": tuple(self._done()),
+        }
+
+    def _done(self) -> Iterator[str]:
+        disk = self._disk.state
+        if disk.backfill_stopped:
+            yield "past records wait"
+        if disk.calls_dropped:
+            yield f"{disk.calls_dropped} calls that the centre has were deleted"
+        if disk.segments_dropped:
+            yield f"{disk.segments_dropped} segments of the journal were deleted"
 
     async def _calls(self) -> CallsHealth:
         midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

@@ -191,7 +191,15 @@ def _disk(status: "AgentStatus") -> str:
     disk = status.database
     if not disk.disk_total:
         return "unknown"
-    return f"{size(disk.disk_free)} of {size(disk.disk_total)} free"
+    parts = [f"{size(disk.disk_free)} of {size(disk.disk_total)} free"]
+    if disk.budget and disk.used_part is not None:
+        parts.append(f"{disk.used_part:.0%} of the budget of {size(disk.budget)} used")
+    if disk.days_left is not None:
+        days = f"{disk.days_left:,.0f}" if disk.days_left >= 10 else f"{disk.days_left:.1f}"
+        parts.append(f"room for {days} days of calls without the centre")
+    kept = {"spill": disk.spill_size, "reserve": disk.reserve_size, "backups": disk.backups_size}
+    parts += [f"{name} {size(count)}" for name, count in kept.items() if count]
+    return ", ".join([*parts, *disk.on_full])
 
 
 def _database(status: "AgentStatus", *, now: datetime) -> str:

@@ -130,6 +130,8 @@ def _database(file: Path) -> DatabaseHealth:
         file=str(file),
         size=_size(file),
         wal_size=_size(file.with_name(f"{file.name}-wal")),
+        spill_size=_size(file.with_name(f"{file.name}.spill")),
+        reserve_size=_size(file.with_name(f"{file.name}.reserve")),
         disk_free=free,
         disk_total=total,
     )

@@ -6,9 +6,9 @@
     kind 2, 3   groups and raw segments: `agent.store.spilled`
 
 After them stand zeros, where room is held: at first the file is the reserve's, renamed. A group is whole on the disk
-before it leaves memory. Taking up is committing the same groups in the same order; how far that has come is kept by the
-same transactions, in the database's counters. Where the file was cut off, by a kill or a full disk, the last whole piece
-is the end.
+before it leaves memory. Taking up is committing the same groups in the same order; how far that has come is kept by
+the same transactions, in the database's counters. Where the file was cut off, by a kill or a full disk, the last whole
+piece is the end.
 
 Only the holder of the database's lease may use it, and one task at a time.
 """

@@ -156,6 +156,11 @@ class Tracker:
         """Every live call of every PBX."""
         return [call for feed in self._feeds.values() for call in feed.model.live_calls()]
 
+    @property
+    def spilled_bytes(self) -> int:
+        """How much waits in a file until the database can be written."""
+        return self._spill.size if self._spill is not None else 0
+
     def ignored_channels(self, pbx: str) -> int:
         """Channels of a PBX that were not followed, because more were open than can be honest."""
         return self._feeds[pbx].model.ignored_channels
