@@ -91,6 +91,7 @@ class Site:
         self.outcome = Outcome(plan)
         self.directory = directory
         self.log = directory / "agent.log"
+        self.powercut = ""  # what the shim of a nursery under it is armed with
         self._central = central
         self._nursery = nursery
         self._centre = centre
@@ -109,6 +110,7 @@ class Site:
         )
         self._writing: asyncio.Task[None]
         self._agent: Child | None = None
+        self._died_at_us = 0
         self._ended: asyncio.Task[int] | None = None
 
     @classmethod
@@ -131,6 +133,12 @@ class Site:
     def database(self) -> Path:
         return self.directory / "state" / "edge.db"
 
+    @property
+    def pid(self) -> int:
+        """Of the agent that runs."""
+        assert self._agent is not None
+        return self._agent.pid
+
     async def kill_at_random(self) -> None:
         """As often as planned: start the agent, kill it while it starts or while it captures."""
         for _ in range(self.plan.kills):
@@ -147,9 +155,12 @@ class Site:
         await self.simulator.wait_nobody()  # what was asked when the last agent was killed is not this one's
         listings = self.simulator.listings
         self._agent = await self._nursery.run(
-            *("run", "--config", str(self.directory / "agent.toml")), log=self.log, environ=environ
+            *("run", "--config", str(self.directory / "agent.toml")),
+            log=self.log,
+            environ=environ,
+            powercut=self.powercut,
         )
-        self._ended = asyncio.create_task(_code(self._agent), name=f"end of {self.plan.site}")
+        self._ended = asyncio.create_task(self._code(self._agent), name=f"end of {self.plan.site}")
         self._starving = Starving(self._agent.pid)
         self._watching = asyncio.create_task(self._watch(), name=f"watch over {self.plan.site}")
         self._heard = asyncio.create_task(self._note_hearing(listings), name=f"hearing of {self.plan.site}")
@@ -174,17 +185,19 @@ class Site:
         await self._end_by_kill()
         self._note_kill(at, unsaved)
 
-    async def killed_by_itself(self, seconds: float) -> bool:
-        """Wait until the agent has been ended by a failpoint; False, and it goes on, if it comes to none in time."""
+    async def killed_by_itself(self, seconds: float, *, promised_seconds: float = PROMISED_SECONDS) -> bool:
+        """Wait until the agent has been ended by a failpoint; False, and it goes on, if it comes to none in time.
+
+        What it heard before the last `promised_seconds` has to be there.
+        """
         assert self._ended is not None
         await asyncio.wait({self._ended}, timeout=seconds)
         if not self._ended.done():
             return False
-        at = self.simulator.now_us()
         if self._ended.result() != -signal.SIGKILL:
             self._find("crashed", f"exit code {self._ended.result()}: {self._last_words()}")
         await self._forget_agent()
-        self._note_kill(at, self._starving.stretched(PROMISED_SECONDS))
+        self._note_kill(self._died_at_us, self._starving.stretched(promised_seconds))
         return True
 
     async def finish(self) -> Outcome:
@@ -216,6 +229,11 @@ class Site:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     # What was said when
+
+    async def _code(self, child: Child) -> int:
+        ended = await child.wait()
+        self._died_at_us = self.simulator.now_us()
+        return ended.code
 
     async def _note_hearing(self, listings: int) -> None:
         await self.simulator.wait_listings(listings + 1)
@@ -382,7 +400,3 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-
-
-async def _code(child: Child) -> int:
-    return (await child.wait()).code

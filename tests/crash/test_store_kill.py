@@ -4,12 +4,10 @@ import asyncio
 import random
 import sys
 from pathlib import Path
-from typing import Any
 
-from agent.store.engine import Store, open_store, quick_check
+from agent.store.engine import open_store, quick_check
 from agent.store.writer import CommitResult, Writer
-from tests.crash.store_groups import calls_of, group, sids_of
-from tests.integration.store.facts import sid
+from tests.crash.store_groups import group, last_whole_group, sids_of
 
 _KILLS = 12
 
@@ -21,13 +19,13 @@ async def test_killed_again_and_again_it_keeps_every_group_it_told_and_no_half_o
     for _ in range(_KILLS):
         told = await _commit_until_killed(database, first=max(kept, 1), after=chance.randrange(40))
         async with open_store(database) as store:
-            kept = await _last_whole_group(store)
+            kept = await last_whole_group(store)
             assert kept >= told
 
             writer = await Writer.over(store.connection)
             again = await writer.commit(group(kept))
             assert again == CommitResult(unchanged=len(sids_of(kept)) + (kept > 1))
-            assert await _last_whole_group(store) == kept
+            assert await last_whole_group(store) == kept
         assert await quick_check(database) == []
 
 
@@ -43,9 +41,9 @@ async def test_killed_while_it_makes_the_database_it_starts_again(tmp_path: Path
         await child.communicate()
 
         async with open_store(database) as store:
-            if await _last_whole_group(store) == 0:  # a child that was quick got further
+            if await last_whole_group(store) == 0:  # a child that was quick got further
                 await (await Writer.over(store.connection)).commit(group(1))
-            assert await _last_whole_group(store) >= 1
+            assert await last_whole_group(store) >= 1
 
 
 async def _start(database: Path, first: int) -> asyncio.subprocess.Process:
@@ -63,30 +61,3 @@ async def _commit_until_killed(database: Path, *, first: int, after: int) -> int
     child.kill()
     rest, _ = await child.communicate()
     return max([told, *(int(line) for line in rest.split(b"\n")[:-1])])
-
-
-async def _last_whole_group(store: Store) -> int:
-    """The number of the last group, after making sure that it and all before it are there as they should be."""
-
-    def rows(query: str) -> Any:  # Any: whatever is selected
-        return store.reader.run(lambda connection: connection.execute(query).fetchall())
-
-    segments = [number for (number,) in await rows("SELECT id FROM journal_segment ORDER BY id")]
-    last = len(segments)
-    assert segments == list(range(1, last + 1))
-
-    found = {
-        one: (revision, queue) for one, revision, queue in await rows("SELECT call_sid, revision, queue FROM call")
-    }
-    assert found.keys() == set().union(*(sids_of(number) for number in segments))
-    for number in segments[:-1]:
-        assert found[sid(calls_of(number)[-1])] == (2, f"amended by {number + 1}")
-
-    waiting = await rows("SELECT call_sid, outbox.revision FROM outbox JOIN call ON call.id = call_id")
-    assert dict(waiting) == {one: revision for one, (revision, _) in found.items()}
-    assert await rows("SELECT value FROM counter WHERE name = 'outbox_records'") == [(len(found),)]
-    for table in ("task", "interaction"):
-        assert await rows(f"SELECT count(*), count(DISTINCT call_id) FROM {table}") == [(len(found), len(found))]
-    assert await rows("SELECT call_sid FROM live_call") == ([(f"live:{last}",)] if last else [])
-    assert await rows("SELECT count(*), count(to_at) FROM gap") == [(last, last)]
-    return last
