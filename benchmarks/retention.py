@@ -18,8 +18,8 @@ from agent.store.engine import Store, open_store
 from agent.store.retention import Retention
 from agent.store.segment import Frame, Segment
 from agent.store.writer import FinishedCall, Group, Writer
-from benchmarks.backlog import NOW, fill
 from config.settings import RetentionSettings, StoreSettings, TenancySettings
+from tests.many_calls import NOW, fill
 
 _EVERY_SECONDS = 0.02
 _ALONE_SECONDS = 10.0
