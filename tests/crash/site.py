@@ -139,6 +139,16 @@ class Site:
         assert self._agent is not None
         return self._agent.pid
 
+    @property
+    def ended_with(self) -> int | None:
+        """The exit code, if the agent has ended by itself."""
+        return self._ended.result() if self._ended is not None and self._ended.done() else None
+
+    @property
+    def log_text(self) -> str:
+        """All that its agents logged."""
+        return self._words()
+
     async def kill_at_random(self) -> None:
         """As often as planned: start the agent, kill it while it starts or while it captures."""
         for _ in range(self.plan.kills):
