@@ -21,12 +21,13 @@ from config.settings import OnFull, StoreSettings
 log = logging.getLogger(__name__)
 
 _EVERY_SECONDS: Final = 30.0
+_SOON_SECONDS: Final = 5.0  # while something is the matter
 _GROWTH_SECONDS: Final = 600.0
 # Below FULL by so much, so that the next call does not bring it back.
 _ENOUGH: Final = FULL - 0.02
 # Of a disk that others fill, nothing of ours is given up before so little is free, and only so much.
 _LEAST_FREE_BYTES: Final = 256 << 20
-_DROPS: Final = (OnFull.DROP_SYNCED_HISTORY, OnFull.DROP_JOURNAL)
+_LEAST_FREE_PART: Final = 0.05
 
 
 @dataclass(slots=True)
@@ -65,7 +66,8 @@ class DiskWatch:
         """Look again and again until cancelled."""
         while True:
             await self.look(retention)
-            await asyncio.sleep(_EVERY_SECONDS)
+            is_calm = self.state.level is Level.OK and not self._spilled()
+            await asyncio.sleep(_EVERY_SECONDS if is_calm else _SOON_SECONDS)
 
     async def look(self, retention: Retention) -> None:
         """Once: measure, tell, and act."""
@@ -117,8 +119,8 @@ class DiskWatch:
 
     async def _act(self, retention: Retention) -> None:
         target = self._target()
-        for measure_ in self._settings.on_full:
-            match measure_:
+        for wish in self._settings.on_full:
+            match wish:
                 case OnFull.STOP_BACKFILL:
                     if not self.state.backfill_stopped:
                         log.warning("past records are not read while the room for local data is used up")
@@ -134,7 +136,7 @@ class DiskWatch:
                     if gone:
                         log.warning("the oldest of the journal was deleted to make room", extra={"segments": gone})
                 case _:
-                    assert_never(measure_)
+                    assert_never(wish)
         await self._measure()
 
     def _target(self) -> int | None:
@@ -143,7 +145,8 @@ class DiskWatch:
         too_many = 0
         if room.budget:
             too_many = room.used - round(_ENOUGH * room.budget)
-        too_many = max(too_many, _LEAST_FREE_BYTES - room.disk_free - room.unused)
+        least = min(_LEAST_FREE_BYTES, round(_LEAST_FREE_PART * room.disk_total))
+        too_many = max(too_many, least - room.disk_free - room.unused)
         return room.database - room.unused - too_many if too_many > 0 else None
 
     async def _drop(self, drop: Callable[[Callable[[], bool]], Awaitable[int]], target: int | None) -> int:

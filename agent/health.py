@@ -149,7 +149,9 @@ class DatabaseHealth(_Part):
     reserve_size: int = 0
     backups_size: int = 0
     budget: int | None = None
+    used: int = 0  # what counts against the budget: all of it but unused pages
     used_part: float | None = None  # of the budget, or of the disk where that is nearer to its end
+    is_of_budget: bool = True
     level: str = "ok"  # watch, low, full: from 70, 85, 95 % on
     growth_a_day: float = 0.0
     days_left: float | None = None  # that fit in without the centre, at the present rate of calls
@@ -181,7 +183,8 @@ def problems_of(status: AgentStatus) -> tuple[str, ...]:
     found: list[str] = []
     database = status.database
     if database.error:
-        found.append(f"the local database is in trouble: {database.error}")
+        spilled = f"; what is heard is kept in {database.file}.spill until then" if database.spill_size else ""
+        found.append(f"the local database is in trouble: {database.error}{spilled}")
     if status.calls.left_out:
         found.append(
             f"{status.calls.left_out} calls could not be written and are left out; only the journal holds them: "
@@ -218,7 +221,7 @@ def problems_of(status: AgentStatus) -> tuple[str, ...]:
 
 def _of_room(database: DatabaseHealth) -> Iterator[str]:
     if database.level != "ok" and database.used_part is not None:
-        of = "the budget" if database.budget else "the disk"
+        of = "the budget" if database.is_of_budget else "the disk"
         done = f"; {', '.join(database.on_full)}" if database.on_full else ""
         yield f"{database.used_part:.0%} of {of} is used, make room under {database.file}{done}"
     elif database.disk_total and database.disk_free < min(0.05 * database.disk_total, _NEARLY_FULL_BYTES):

@@ -192,8 +192,8 @@ def _disk(status: "AgentStatus") -> str:
     if not disk.disk_total:
         return "unknown"
     parts = [f"{size(disk.disk_free)} of {size(disk.disk_total)} free"]
-    if disk.budget and disk.used_part is not None:
-        parts.append(f"{disk.used_part:.0%} of the budget of {size(disk.budget)} used")
+    if disk.budget:
+        parts.append(f"{disk.used / disk.budget:.0%} of the budget of {size(disk.budget)} used")
     if disk.days_left is not None:
         days = f"{disk.days_left:,.0f}" if disk.days_left >= 10 else f"{disk.days_left:.1f}"
         parts.append(f"room for {days} days of calls without the centre")

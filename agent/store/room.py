@@ -59,10 +59,21 @@ class Room:
     @property
     def part(self) -> float:
         """How much of the budget is used, or of the disk where that is nearer to its end; 1 is all."""
-        of_disk = 0.0
-        if self.disk_total and self.disk_free < _PLENTY_BYTES:
-            of_disk = 1 - self.disk_free / self.disk_total
-        return max(of_disk, self.used / self.budget if self.budget else 0.0)
+        return max(self._of_disk, self._of_budget)
+
+    @property
+    def is_of_budget(self) -> bool:
+        """Whether the budget is nearer to its end than the disk."""
+        return self._of_budget >= self._of_disk
+
+    @property
+    def _of_disk(self) -> float:
+        is_plenty = not self.disk_total or self.disk_free >= _PLENTY_BYTES
+        return 0.0 if is_plenty else 1 - self.disk_free / self.disk_total
+
+    @property
+    def _of_budget(self) -> float:
+        return self.used / self.budget if self.budget else 0.0
 
     @property
     def level(self) -> Level:

@@ -2,8 +2,11 @@
 
 import asyncio
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
+
+import pytest
 
 from agent.simulator.manager import Account
 from agent.simulator.server import Simulator
@@ -34,14 +37,17 @@ MEGABYTES: Final = 192
 _MAX_RESIDENT_BYTES: Final = 150 << 20
 
 
+@pytest.mark.timeout(FULL_SECONDS + 240)
 async def test_a_full_disk_under_load_and_a_kill_in_it_lose_nothing(tmp_path: Path) -> None:
-    with small_disk(tmp_path, megabytes=MEGABYTES) as disk:
+    with ExitStack() as stack:
+        disk = stack.enter_context(small_disk(tmp_path, megabytes=MEGABYTES))
         seen = Blindness()
         account = Account("sentiric", SECRET)
         async with Simulator(account=account, rate=RATE, pace=0.05, seed=4) as simulator:
             agent = AgentProcess(disk.path / "agent", SETTINGS.format(port=simulator.port, secret=SECRET))
             agent.log_file = tmp_path / "agent.log"
             spill = agent.database.with_name("edge.db.spill")
+            stack.callback(agent.__exit__, None, None, None)
             await asyncio.to_thread(agent.start)
             seen.heard_again(simulator.now_us())
             await simulator.wait_ended(10)
