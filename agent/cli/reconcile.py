@@ -123,6 +123,9 @@ async def _tally(settings: "Settings", *, heal: bool) -> AsyncIterator["SqliteTa
 
 def _tell(days: list[dict[str, Any]], total: dict[str, Any], *, heal: bool) -> None:
     span = f"{total['first']} to {total['last']}" if total["first"] != total["last"] else str(total["first"])
+    if total["not_kept"]:
+        days_left_out = counted(total["not_kept"], "day")
+        say(f"{days_left_out} of a tenant not compared: not all of its calls are kept here any longer.")
     if not days:
         say(f"The same on both sides: {counted(total['calls'], 'call')}, {span}.")
         return

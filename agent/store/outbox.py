@@ -7,6 +7,7 @@ nor the next batch depends on how many wait. JSON passes through as text, never 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from sync.records import Batch, CallRecord, Receipt, Verdict
 
 # The part of a batch that is kept for the freshest calls while the backlog is longer than the batch.
 _FRESH_PART = 4
+_SETTLED_AT_ONCE = 200  # some 10 ms
 
 _WAITING = (
     f"SELECT outbox.sequence, outbox.call_id, {RECORD} FROM outbox JOIN call ON call.id = outbox.call_id "  # noqa: S608 - our own words
@@ -80,10 +82,15 @@ class SqliteOutbox:
             self._under_way.pop(record.call_sid, None)
 
     async def settle(self, receipt: Receipt) -> None:
-        """Durably take away what the centre has, and set aside what it rejected."""
-        if receipt.verdicts:
-            with _told_to_the_syncer():
-                await self._writer.transact(partial(_settle, receipt, self._writer.now_text()))
+        """Durably take away what the centre has, and set aside what it rejected.
+
+        In some transactions, so that capture never waits long behind a large batch; of a batch that is settled in part
+        the rest is sent again.
+        """
+        with _told_to_the_syncer():
+            for first in range(0, len(receipt.verdicts), _SETTLED_AT_ONCE):
+                part = replace(receipt, verdicts=receipt.verdicts[first : first + _SETTLED_AT_ONCE])
+                await self._writer.transact(partial(_settle, part, self._writer.now_text()))
 
     async def backlog(self) -> Backlog:
         """How much waits, by the counts that triggers keep."""

@@ -29,6 +29,7 @@ from config.settings import RetentionSettings, StoreSettings, TenancySettings
 log = logging.getLogger(__name__)
 
 _LOOK: Final = 500  # calls looked at in one read
+_REST_SECONDS: Final = 0.01
 # A call that changed so lately stays, whatever its age: its second sources may not have told all of it.
 _SETTLED: Final = timedelta(days=1)
 _FOR_EVER: Final = "9999-12-31"  # no number, which SQLite would take it for in a column of moments
@@ -166,6 +167,8 @@ class Retention:
             if part is None:
                 break
             last, doomed = part
+            if not doomed:
+                await self._pause(_REST_SECONDS)  # others read too
             while doomed and not await asyncio.to_thread(is_enough):
                 some, doomed = doomed[: steps.size], doomed[steps.size :]
                 total += await steps.take(partial(_delete_calls, some, wanted), count=int)

@@ -24,6 +24,12 @@ async def _paused(site: Site) -> int:
     return backlog.quarantined
 
 
+async def _tried_again(site: Site) -> None:
+    tried = site.syncer.status.next_try_at
+    site.syncer.wake_now()
+    await until(lambda: site.syncer.status.next_try_at != tried)
+
+
 async def _everything_arrives(site: Site, hub: RunningHub) -> None:
     site.syncer.wake_now()
     await until(site.sent)
@@ -41,9 +47,7 @@ async def test_a_database_that_refuses_calls_fills_no_quarantine(hub: RunningHub
         async with running(site.syncer):
             await _paused(site)
             for _ in range(3):  # an operator who is impatient, or time that passes
-                tried = site.syncer.status.next_try_at
-                site.syncer.wake_now()
-                await until(lambda tried=tried: site.syncer.status.next_try_at != tried)
+                await _tried_again(site)
                 await _paused(site)
 
             await hub.database.execute("ALTER TABLE call DROP CONSTRAINT mistaken")
