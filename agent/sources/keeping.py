@@ -37,8 +37,17 @@ class Kept:
 
 
 def live_calls(connection: sqlite3.Connection, calls: Sequence[GatheredCall]) -> set[str]:
-    """Which of the calls still go on by the live feed."""
-    return {sid for (sid,) in connection.execute(_LIVE, (json_text([call.sid for call in calls]),))}
+    """Which of the calls still go on by the live feed, or have a leg that it takes for a call of its own as yet."""
+    names = {call.sid: [call.sid, *_legs(call)] for call in calls}
+    asked = json_text([name for own in names.values() for name in own])
+    live = {sid for (sid,) in connection.execute(_LIVE, (asked,))}
+    return {sid for sid, own in names.items() if not live.isdisjoint(own)} if live else set()
+
+
+def _legs(call: GatheredCall) -> list[str]:
+    """How calls would be named that its legs seem to be to who missed a part."""
+    prefix = call.sid.rpartition(":")[0]
+    return [f"{prefix}:{leg['channel']}" for leg in call.row.get("legs", ()) if "channel" in leg]
 
 
 def keep_calls(

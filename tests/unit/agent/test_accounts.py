@@ -43,6 +43,16 @@ def accounts(name: str, part: float | None) -> list[Rows]:
     return [told, written, {sid: cdr_of(each) for sid, each in written.items()}]
 
 
+def as_it_can_happen(order: Sequence[Rows], heard: Rows, written: Rows) -> Sequence[Rows]:
+    """A leg that seemed to be a call to the live feed is live until it is told, and CEL's word of it waits for that:
+    tests/integration/sources/test_keeping.py."""
+    if heard.keys() <= written.keys() or not any(told is heard for told in order):
+        return order
+    first = next(number for number, told in enumerate(order) if told is heard)
+    waiting = [told for told in order[:first] if told is written]
+    return [*(told for told in order[:first] if told is not written), heard, *waiting, *order[first + 1 :]]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     name=st.sampled_from(SCENARIOS),
@@ -54,10 +64,11 @@ def accounts(name: str, part: float | None) -> list[Rows]:
 def test_the_order_in_which_sources_tell_of_a_call_does_not_matter(
     name: str, part: float | None, count: int, choice: random.Random, again: int
 ) -> None:
-    told = choice.sample(accounts(name, part), count)
+    heard, written, records = accounts(name, part)
+    told = choice.sample([heard, written, records], count)
     orders: list[Sequence[Rows]] = [told, [*choice.sample(told, count), *choice.choices(told, k=again)]]
 
-    first, second = (ledger().kept(*order) for order in orders)
+    first, second = (ledger().kept(*as_it_can_happen(order, heard, written)) for order in orders)
 
     assert second == first
 
