@@ -16,6 +16,7 @@ from agent.store.free_pages import shrink
 from agent.store.reserve import Reserve
 from agent.store.retention import Retention
 from agent.store.room import FULL, Level, Room, days_left, growth, measure
+from agent.store.spill import count_set_aside
 from config.settings import OnFull, StoreSettings
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class DiskState:
     backfill_stopped: bool = False
     calls_dropped: int = 0  # since the agent started
     segments_dropped: int = 0
+    set_aside: int = 0  # spills that could not be read, or not wholly
 
 
 class DiskWatch:
@@ -92,6 +94,7 @@ class DiskWatch:
                     backups=_size_of(self._store.path.parent / "backups"),
                 )
             )  # fmt: skip
+        self.state.set_aside = await asyncio.to_thread(count_set_aside, self._store.path)
         loop_time = asyncio.get_running_loop().time()
         if loop_time >= self._next_growth:
             self.state.bytes_a_day = await self._store.reader.run(partial(growth, room=room, now=self._now()))

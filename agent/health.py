@@ -157,6 +157,7 @@ class DatabaseHealth(_Part):
     days_left: float | None = None  # that fit in without the centre, at the present rate of calls
     budget_days: float | None = None
     on_full: tuple[str, ...] = ()  # what has been done since the room was used up
+    set_aside: int = 0  # spills that could not be read, or not wholly
 
 
 class AgentStatus(_Part):
@@ -192,6 +193,11 @@ def problems_of(status: AgentStatus) -> tuple[str, ...]:
         )
     if database.spill_error:
         found.append(f"not even the spill takes what is heard, the PBX will have to wait: {database.spill_error}")
+    if database.set_aside:
+        found.append(
+            f"{database.set_aside} spills could not be read wholly: keep {database.file}.spill.aside-* for support, "
+            "or start the newer version that made them"
+        )
     found += _of_room(database)
     for pbx in status.pbx:
         if pbx.state not in {LineState.CONNECTED, None}:

@@ -56,6 +56,7 @@ class Watched(Protocol):
     backfill_stopped: bool
     calls_dropped: int
     segments_dropped: int
+    set_aside: int
 
 
 class Watching(Protocol):
@@ -196,6 +197,7 @@ class Probe:
             "days_left": None if disk.days_left is None else round(disk.days_left, 2),
             "budget_days": self._settings.store.budget_days,
             "on_full": tuple(self._done()),
+            "set_aside": disk.set_aside,
         }
 
     def _done(self) -> Iterator[str]:

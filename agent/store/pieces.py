@@ -1,6 +1,6 @@
 """How our own files are framed: pieces that are whole or worthless, so that a file may end anywhere.
 
-u8 kind, u32 length, u32 CRC-32 of the body, body; little-endian. Kind 0 is none: zeros are no pieces.
+u8 kind, u32 length, u32 CRC-32 of the body, body; little-endian. No kind is 0 and no body empty: zeros are no pieces.
 """
 
 import struct
@@ -30,7 +30,7 @@ class PieceReader:
         self._stream = stream
         self.read = 0
         self.was_cut = False  # the stream ends in the middle of a piece
-        self.is_lost = False  # a length cannot be: where the next piece begins cannot be told
+        self.is_lost = False  # a kind or length that cannot be: where the next piece begins cannot be told
 
     def next(self, max_bytes: int) -> Piece | None:
         """The next piece, or None at the end. One that claims a longer body than `max_bytes` ends everything."""
@@ -39,7 +39,7 @@ class PieceReader:
             return None
         if len(head) == _HEAD.size:
             kind, length, checksum = _HEAD.unpack(head)
-            if length > max_bytes or not kind:
+            if length > max_bytes or not kind or not length:
                 self.is_lost = True
                 return None
             body = self._stream.read(length)

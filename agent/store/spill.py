@@ -75,6 +75,11 @@ def spill_file(database: Path) -> Path:
     return database.with_name(f"{database.name}.spill")
 
 
+def count_set_aside(database: Path) -> int:
+    """How many spills beside a database could not be read, or not wholly."""
+    return sum(1 for _ in database.parent.glob(f"{spill_file(database).name}.aside-*"))
+
+
 def read_position(connection: sqlite3.Connection) -> tuple[int, Position]:
     """How far a spill was taken up, and which."""
     found = dict(connection.execute(_READ_POSITION).fetchall())

@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from agent.disk import DiskState
 from agent.errors import StoreUnavailable
 from agent.health import Verdict
 from agent.live.feed import LiveStatus
@@ -19,14 +20,14 @@ async def _away(*_: object) -> None:
 
 def _probe(directory: Path, *, damage: str | None = None) -> Probe:
     outbox: Any = None  # Any, here and below: stand-ins
-    tracker: Any = SimpleNamespace(status=TrackerStatus(calls_left_out=3), live_calls=list)
+    tracker: Any = SimpleNamespace(status=TrackerStatus(calls_left_out=3), live_calls=list, spilled_bytes=0)
     repository: Any = SimpleNamespace(counts_since=_away)
     live: Any = SimpleNamespace(status=lambda: LiveStatus("memory://", True, NOON, 0, 0, None))
     jobs: Any = SimpleNamespace(damage=damage)
     settings = read(directory, GOOD).model_copy(update={"state_directory": directory / "gone"})
     return Probe(
         settings, version="1", tracker=tracker, lines=[], live_feed=live, syncer=None, repository=repository,
-        outbox=outbox, jobs=jobs, tally=outbox,
+        outbox=outbox, jobs=jobs, disk=SimpleNamespace(state=DiskState()), tally=outbox,
     )  # fmt: skip
 
 
