@@ -579,7 +579,9 @@ class Desk:
         for sid, entry in list(self._entries.items()):
             if entry.ended_at is None or entry.waiting:
                 continue
-            is_told = entry.has_row and entry.told >= latest_operation(entry)
+            # No row for so long: the local database cannot be written. Where nobody noted anything, nothing is lost.
+            latest = latest_operation(entry)
+            is_told = entry.told >= latest if entry.has_row else not latest
             keep = self._times.grace if is_told else self._times.grace + self._times.late
             if now - entry.ended_at >= timedelta(seconds=keep):
                 del self._entries[sid]
