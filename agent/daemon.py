@@ -29,7 +29,7 @@ from agent.calls.tenancy import assign, facts_of
 from agent.calls.wishes import Limits
 from agent.coverage.daily import DailyCoverage
 from agent.disk import DiskWatch
-from agent.errors import AgentError, ContextStoreAway, StoreHeld, StoreUnavailable
+from agent.errors import AgentError, ContextStoreAway, StoreDamaged, StoreHeld, StoreNewer, StoreUnavailable
 from agent.health import AgentStatus
 from agent.jobs import Jobs
 from agent.live.desk import Desk, DeskTimes
@@ -42,6 +42,7 @@ from agent.probe import Probe
 from agent.sources.follower import Follower
 from agent.sources.opening import PbxSources, follow
 from agent.sources.status import SourceStatus
+from agent.standby import RawCapture, RawFeed
 from agent.store import coverage, services
 from agent.store.backfill import BackfillWriter
 from agent.store.context_log import ContextLog
@@ -51,10 +52,12 @@ from agent.store.erasing import Erasing, is_of
 from agent.store.filling import Filling, fill
 from agent.store.holder import holder_of
 from agent.store.journal import Journal
+from agent.store.lease import Lease
 from agent.store.merge import MergeResult, ToldCall, merging
 from agent.store.outbox import SqliteOutbox
 from agent.store.quarantine import Chosen
 from agent.store.repository import Repository
+from agent.store.rescue import rescue_held
 from agent.store.reserve import Reserve
 from agent.store.retention import Retention
 from agent.store.services import Registered
@@ -183,7 +186,10 @@ async def run(settings: Settings, *, reload: Callable[[], Settings], environ: Ma
     notifier = Notifier(os.environ if environ is None else environ)
     async with AsyncExitStack() as stack:
         reserve = Reserve(settings.database_file, megabytes=settings.store.reserve_megabytes)
-        store = await _opened(stack, settings.database_file, reserve)
+        opened = await _opened_or_rescued(stack, settings, reserve, notifier)
+        if opened is None:
+            return
+        store = opened
         writer = await Writer.over(store.connection)
         spill = await Spill.open(settings.database_file, max_bytes=settings.store.spill_max_megabytes << 20)
         stack.callback(spill.close)
@@ -211,6 +217,52 @@ async def run(settings: Settings, *, reload: Callable[[], Settings], environ: Ma
             notifier=notifier,
         )
         await daemon.run()
+
+
+async def _opened_or_rescued(
+    stack: AsyncExitStack, settings: Settings, reserve: Reserve, notifier: Notifier
+) -> Store | None:
+    """The database; None if the agent was stopped while it captured without one."""
+    try:
+        return await _opened(stack, settings.database_file, reserve)
+    except StoreNewer as exc:
+        await _capture_raw(settings, notifier, why=str(exc), work=None)
+        return None
+    except StoreDamaged as exc:
+        if not await _capture_raw(settings, notifier, why=str(exc), work=rescue_held):
+            return None
+    return await _opened(stack, settings.database_file, reserve)
+
+
+async def _capture_raw(
+    settings: Settings, notifier: Notifier, *, why: str, work: Callable[[Path], object] | None
+) -> bool:
+    """Capture into the spill while `work` mends the database, or for good; False if told to stop."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    database = settings.database_file.absolute()
+
+    def connect(pbx: AsteriskSettings, feed: RawFeed) -> AsteriskConnector:
+        backoff = Backoff(initial=_FIRST_RETRY_SECONDS, maximum=pbx.reconnect_max_seconds)
+        return AsteriskConnector(pbx, feed=feed, backoff=backoff, encoding=settings.encoding_of(pbx))
+
+    async def mended() -> None:
+        if work is None:
+            await stop.wait()
+        else:
+            await asyncio.to_thread(work, database)
+
+    lease = await asyncio.to_thread(Lease.take, database)
+    try:
+        spill = await Spill.open(database, max_bytes=settings.store.spill_max_megabytes << 20)
+        try:
+            await RawCapture(settings, spill=spill, why=why, connect=connect, notifier=notifier).run(mended())
+        finally:
+            spill.close()
+    finally:
+        lease.leave()
+    return not stop.is_set()
 
 
 async def _opened(stack: AsyncExitStack, file: Path, reserve: Reserve) -> Store:

@@ -21,6 +21,14 @@ class StoreHeld(StoreUnavailable):
     """Another living process holds the local database; the text says which."""
 
 
+class StoreDamaged(StoreUnavailable):
+    """The local database is damaged: it is kept aside and salvaged, and what is heard meanwhile is spilled."""
+
+
+class StoreNewer(StoreUnavailable):
+    """A newer program wrote the local database: what is heard is spilled until that is installed again."""
+
+
 class ContextStoreAway(AgentError):
     """The live context store does not answer: capture goes on, contexts are put back when it returns."""
 

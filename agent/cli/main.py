@@ -11,6 +11,7 @@ from io import TextIOWrapper
 import typer
 
 from agent.cli import calls, configuration, demo, gaps, outbox, quarantine, services, simulate, tenants
+from agent.cli.backup import back_up, restore, salvage
 from agent.cli.enroll import credential_app, enroll
 from agent.cli.erase import erase
 from agent.cli.faults import Commands, ExitCode
@@ -53,6 +54,9 @@ app.command("reconcile")(reconcile)
 app.add_typer(configuration.app, name="config")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(services.app, name="services")
+app.command("backup")(back_up)
+app.command("restore")(restore)
+app.command("salvage")(salvage)
 app.command("import")(import_files)
 app.command("erase")(erase)
 app.command("record")(record)

@@ -24,11 +24,12 @@ import orjson
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from agent.errors import StoreUnavailable
+from agent.errors import StoreDamaged
 from agent.store import schema
 from agent.store.faults import faults_of
 from agent.store.filesystem import network_filesystem
 from agent.store.lease import Lease
+from agent.store.swap import finish_swap
 from config import failpoints
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ async def open_store(path: Path) -> AsyncIterator[Store]:
     _prepare_directory(path)
     lease = Lease.take(path)
     try:
+        finish_swap(path)
         async with AsyncExitStack() as stack:
             connection = await EdgeConnection.open(path, _connect_writer, stack)
             size = path.stat().st_size
@@ -83,7 +85,7 @@ async def quick_check(path: Path) -> list[str]:
     def look() -> list[str]:
         connection = _connect_reader(path)
         try:
-            return _problems(connection)
+            return problems_of(connection)
         finally:
             connection.close()
 
@@ -146,6 +148,11 @@ def in_transaction(work: Callable[[sqlite3.Connection], T], connection: sqlite3.
 def wal_file(path: Path) -> Path:
     """The write-ahead log beside a database."""
     return path.with_name(path.name + "-wal")
+
+
+def new_database(path: Path) -> sqlite3.Connection:
+    """A connection to a new, empty database of the present schema, for whoever fills one beside the agent's own."""
+    return _connect_writer(path)
 
 
 def _undo(connection: sqlite3.Connection) -> None:
@@ -213,13 +220,14 @@ def _read_engine(path: Path) -> AsyncEngine:
 
 
 def _refuse_damaged(connection: sqlite3.Connection, *, path: Path) -> None:
-    problems = _problems(connection)
+    problems = problems_of(connection)
     if problems:
-        raise StoreUnavailable(
+        raise StoreDamaged(
             f"{path} is damaged ({problems[0]}); keep the file, and restore a backup or start with an empty directory"
         )
 
 
-def _problems(connection: sqlite3.Connection) -> list[str]:
+def problems_of(connection: sqlite3.Connection) -> list[str]:
+    """What SQLite's quick check finds wrong."""
     found = [str(row[0]) for row in connection.execute("PRAGMA quick_check(10)")]
     return [] if found == ["ok"] else found

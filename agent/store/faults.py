@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
-from agent.errors import StoreUnavailable
+from agent.errors import StoreDamaged, StoreUnavailable
 
 # Faults of the world, by SQLite's primary result code. What is not here (a missing column, a broken constraint) is a
 # bug and passes through as it is.
@@ -35,7 +35,8 @@ def faults_of(path: Path) -> Iterator[None]:
         sentence = _sentence(exc)
         if sentence is None:
             raise
-        raise StoreUnavailable(f"{path}: {sentence} ({_cause(exc)})") from exc
+        kind = StoreDamaged if _code(exc) == sqlite3.SQLITE_CORRUPT else StoreUnavailable
+        raise kind(f"{path}: {sentence} ({_cause(exc)})") from exc
     except OSError as exc:
         raise StoreUnavailable(f"{exc.filename or path} cannot be used: {exc.strerror or exc}; {_HINT}") from exc
 
@@ -48,5 +49,11 @@ def _cause(exc: BaseException) -> BaseException:
 
 
 def _sentence(exc: BaseException) -> str | None:
-    code = getattr(_cause(exc), "sqlite_errorcode", None)
-    return _SENTENCES.get(code & 0xFF) if code is not None else None
+    code = _code(exc)
+    return _SENTENCES.get(code) if code is not None else None
+
+
+def _code(exc: BaseException) -> int | None:
+    """SQLite's primary result code."""
+    code: int | None = getattr(_cause(exc), "sqlite_errorcode", None)
+    return code & 0xFF if code is not None else None

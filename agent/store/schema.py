@@ -3,7 +3,7 @@
 import sqlite3
 from pathlib import Path
 
-from agent.errors import StoreUnavailable
+from agent.errors import StoreNewer, StoreUnavailable
 from config import failpoints
 
 # The newest revision in migrations/versions. Revisions are numbered, so that older and newer can be told apart.
@@ -39,7 +39,7 @@ def check_known(found: str | None, connection: sqlite3.Connection, path: Path) -
                 f"{path} is a SQLite database but not one of this agent; move it away or name another state_directory"
             )
     elif found > HEAD:
-        raise StoreUnavailable(
+        raise StoreNewer(
             f"{path} was written by a newer version of this program (its schema is {found}, this one knows {HEAD}); "
             f"install the newer version again or restore the backup made before the upgrade"
         )
