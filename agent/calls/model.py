@@ -113,6 +113,7 @@ class CallModel:
         self._blind_since: datetime | None = (
             None  # words may have been missed between then and the next list of channels
         )
+        self._awaits_list = False
         # By their native id: calls whose known channels are gone while the first one may still be to be listed.
         self._unended: dict[str, LiveCall] = {}
         self._awaited: frozenset[str] = frozenset()  # call_sids that a replay has to come to
@@ -133,6 +134,14 @@ class CallModel:
             Unparked: self._unparked,
             ChannelClosed: self._closed,
         }
+
+    def await_list(self) -> None:
+        """What is applied next begins in the middle: until a list there may be channels of which nobody told."""
+        self._awaits_list = True
+
+    @property
+    def _may_lack_channels(self) -> bool:
+        return self._awaits_list or self._blind_since is not None
 
     def replay_towards(self, call_sids: frozenset[str]) -> None:
         """What is applied next was heard before, and led to these calls being live."""
@@ -218,7 +227,7 @@ class CallModel:
     def _happened(self, channel: str, linked: str | None, event: LegEvent) -> None:
         call = self._by_channel.get(channel)
         if call is None:
-            if isinstance(event, ChannelClosed) and self._blind_since is not None:
+            if isinstance(event, ChannelClosed) and self._may_lack_channels:
                 self._unlisted_closed(event)
             return
         leg = call.legs[channel]
@@ -571,11 +580,7 @@ class CallModel:
         self._gone_channels.add(leg.channel)
         if call.open_channels:
             return
-        if (
-            self._blind_since is not None
-            and call.native_id not in call.legs
-            and call.native_id not in self._gone_channels
-        ):
+        if self._may_lack_channels and call.native_id not in call.legs and call.native_id not in self._gone_channels:
             self._unended[call.native_id] = call  # a queue whose caller is not listed yet may go on ringing others
         else:
             self._end(call, at)
@@ -628,6 +633,7 @@ class CallModel:
         unlisted = self._by_channel.keys() - event.channels
         gone = unlisted if self._blind_since is not None else unlisted & self._unlisted
         self._unlisted = frozenset(unlisted - gone)
+        self._awaits_list = False
         if self._blind_since is not None:
             for call in self.live_calls():
                 self._note_what_was_not_heard(call, event.at)

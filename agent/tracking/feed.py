@@ -120,6 +120,7 @@ class PbxFeed:
 
     async def restore(self, journal: Memory) -> None:
         """Bring the model to where it was when the agent stopped; the database's anchors say which calls were live."""
+        self.model.await_list()
         anchors = await journal.anchors(self.pbx)
         last_at = await journal.last_heard_at(self.pbx)
         if anchors:

@@ -612,6 +612,14 @@ def test_a_queue_rings_one_after_the_other_before_its_caller_is_listed_and_it_is
     assert unheard["total_seconds"] == 8
 
 
+def test_so_it_is_at_the_very_first_start() -> None:
+    model = new_model()
+    model.await_list()
+    story = Story().opens("x", "PJSIP/101").wait(5).closes("x").opens("y", "PJSIP/102").wait(3).closes("y").snapshot()
+
+    assert told(story, model)["call_sid"] == "here:main:1.a"
+
+
 def test_the_end_of_a_caller_who_was_not_listed_yet_is_the_call_s() -> None:
     last = told(Story().line_lost().opens("x", "PJSIP/101").wait(5).closes("x").wait(1).closes("a"))
     first = told(Story().line_lost().opens("x", "PJSIP/101").wait(5).closes("a").wait(1).closes("x"))
