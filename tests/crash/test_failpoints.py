@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -32,8 +32,8 @@ _HIT: Final = re.compile(r'failpoints\.hit\(\s*"([^"]+)"')
 _FLOORS: Final = ("agent", "sync", "config")
 # Steps that a running agent comes to once in ten minutes or once a day: `upkeep` does them at once.
 _OF_UPKEEP: Final = ("journal.prune", "retention.", "store.checkpoint.")
-# Steps of other tests, which say so by killing at them.
-_OF_OTHERS: Final = ("backup.", "salvage.")
+# Steps of commands for a stopped agent, by what the steps' names begin with.
+_OF_COMMANDS: Final = {"backup.": "backup", "salvage.": "salvage", "swap.": "salvage"}
 _AT_A_START: Final = (
     "lease.", "store.migrate.", "syncer.greeted", "syncer.lease_kept", "outbox.refill", "syncer.refilled",
 )  # fmt: skip
@@ -52,7 +52,7 @@ def _steps() -> list[str]:
 def _in_the_daemon() -> Iterator[tuple[str, int]]:
     # The schema first: it is made once in the life of a database.
     for step in sorted(_steps(), key=lambda step: (not step.startswith("store.migrate"), step.endswith("after"))):
-        if not step.startswith((*_OF_UPKEEP, *_OF_OTHERS)):
+        if not step.startswith((*_OF_UPKEEP, *_OF_COMMANDS)):
             yield step, 1
             if not step.startswith((*_AT_A_START, "spill.")):
                 yield step, _LATER
@@ -132,9 +132,35 @@ async def test_a_kill_in_the_middle_of_upkeep_takes_nothing_that_has_not_arrived
     assert _waiting(database) == waiting
 
 
+@pytest.mark.parametrize("step", [step for step in _steps() if step.startswith(tuple(_OF_COMMANDS))])
+async def test_a_command_killed_in_its_middle_leaves_a_database_that_opens_with_all_that_waits(
+    step: str, settled: Path, tmp_path: Path
+) -> None:
+    waiting = _waiting(settled)
+    settings = tmp_path / "agent.toml"
+    settings.write_text(f'state_directory = "{settled.parent}"\nsite = "here"\n', encoding="utf-8")
+    settings.chmod(0o600)
+    command = next(command for begin, command in _OF_COMMANDS.items() if step.startswith(begin))
+    edge_agent = [str(Path(sys.executable).with_name("edge-agent")), command, "--config", str(settings)]
+
+    done = await asyncio.to_thread(_run, edge_agent, f"{step}=kill")
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, ""), done.stderr
+    async with open_store(settled):
+        assert _waiting(settled) == waiting
+
+    again = await asyncio.to_thread(_run, edge_agent, "")
+    assert again.returncode == 0, again.stderr
+    async with open_store(settled):
+        assert _waiting(settled) == waiting
+
+
 def _keep_up(database: Path, wishes: str) -> subprocess.CompletedProcess[str]:
+    return _run([sys.executable, "-m", "tests.crash.upkeep", str(database)], wishes)
+
+
+def _run(command: Sequence[str], wishes: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tests.crash.upkeep", str(database)],
+        command,
         env=os.environ | {failpoints.VARIABLE: wishes},
         capture_output=True,
         text=True,
