@@ -294,3 +294,15 @@ async def test_a_clock_that_comes_by_itself_to_where_it_must_have_been_is_believ
         await second.says(up(602, "Y"))
         assert second.tracker.clock_doubt("p") is None
         assert await second.rows("SELECT from_at, to_at FROM gap") == [(moment_text(at(601)), moment_text(at(601)))]
+
+
+async def test_legs_that_come_before_the_first_list_of_channels_ever_are_of_the_call_that_it_lists(
+    database: Path,
+) -> None:
+    async with life(database) as first:
+        await first.says(opened(0, "X", linked="Q"), gone(1, "X", linked="Q"))
+        await first.says(opened(2, "Y", linked="Q", name="PJSIP/102-2"), listed(3, "Q"), *list_ends(3))
+        assert first.live() == ["s:p:Q"]
+    async with life(database) as second:
+        await second.says(listed(4, "Q"), *list_ends(4), gone(5, "Y", linked="Q"), gone(5, "Q"))
+        assert [sid for sid, *_ in await second.calls()] == ["s:p:Q"]
