@@ -50,7 +50,13 @@ async def test_files_are_imported_through_the_running_agent_while_it_captures(tm
             first = json.loads(done.stdout)["calls"]
             assert first["new"] > 80
             again = await asyncio.to_thread(agent.command, "import", *FILES, "--json")
-            assert json.loads(again.stdout)["calls"] == {"new": 0, "amended": 0, "unchanged": first["new"], "live": 0, "gone": 0}
+            assert json.loads(again.stdout)["calls"] == {
+                "new": 0,
+                "amended": 0,
+                "unchanged": first["new"],
+                "live": 0,
+                "gone": 0,
+            }
             await simulator.wait_finished()
             wanted = {"ami": simulator.ended_calls, "cdr": first["new"]}
             await asyncio.to_thread(wait_until, lambda: kept(agent) == wanted, what="every call kept", seconds=20)
