@@ -232,6 +232,11 @@ def _is_drained(agent: AgentProcess) -> bool:
     return bool(status["calls"]["live"] == 0 and status["backlog"]["waiting"] == 0)
 
 
+def _is_heard_again(agent: AgentProcess) -> bool:
+    pbx = agent.status()["pbx"][0]
+    return bool(pbx["reconnects"] == 1 and pbx["state"] == "connected")
+
+
 def test_calls_cut_off_by_a_killed_asterisk_end_estimated_at_the_last_moment_they_were_known_alive(
     asterisk: Asterisk, central: PostgresDatabase, agent: AgentProcess
 ) -> None:
@@ -240,6 +245,7 @@ def test_calls_cut_off_by_a_killed_asterisk_end_estimated_at_the_last_moment_the
     asterisk.kill()
     asterisk.start()
     placing.stop()
+    wait_until(lambda: _is_heard_again(agent), what="the agent connected again", seconds=20)
     Mix(seed=33).place(asterisk, calls=20, rate=10.0)
 
     truth = account(asterisk)
