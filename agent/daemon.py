@@ -29,7 +29,15 @@ from agent.calls.tenancy import assign, facts_of
 from agent.calls.wishes import Limits
 from agent.coverage.daily import DailyCoverage
 from agent.disk import DiskWatch
-from agent.errors import AgentError, ContextStoreAway, StoreDamaged, StoreHeld, StoreNewer, StoreUnavailable
+from agent.errors import (
+    AgentError,
+    ContextStoreAway,
+    SalvageStopped,
+    StoreDamaged,
+    StoreHeld,
+    StoreNewer,
+    StoreUnavailable,
+)
 from agent.health import AgentStatus
 from agent.jobs import Jobs
 from agent.live.desk import Desk, DeskTimes
@@ -89,6 +97,7 @@ _STOP_SECONDS = 2.0
 # A PBX that restarts is back within a second, and what is said meanwhile is not heard.
 _FIRST_RETRY_SECONDS = 0.25
 _RECONCILE_EVERY = timedelta(hours=24)
+_SALVAGE_RETRY_SECONDS = 60.0
 _STATUS_SECONDS = 2.0  # how old the line in `systemctl status` may be
 _MERGED_AT_ONCE = 100  # calls in one transaction: some 40 ms at worst, while capture waits
 
@@ -184,12 +193,44 @@ def identity_of(settings: Settings) -> Identity:
 async def run(settings: Settings, *, reload: Callable[[], Settings], environ: Mapping[str, str] | None = None) -> None:
     """Run the agent until SIGTERM or SIGINT. Raises AgentError when it cannot start; a bug passes through."""
     notifier = Notifier(os.environ if environ is None else environ)
+    stop = asyncio.Event()
+    while not stop.is_set():
+        damage, settings = await _run_ordinarily(settings, reload=reload, notifier=notifier, stop=stop)
+        if damage is not None and not stop.is_set():
+            await _capture_raw(settings, notifier, stop, why=damage, work=rescue_held)
+
+
+async def _run_ordinarily(
+    settings: Settings, *, reload: Callable[[], Settings], notifier: Notifier, stop: asyncio.Event
+) -> tuple[str | None, Settings]:
+    """Run over the database until told to stop or it turns out to be damaged; how so, and the settings as they are."""
+    try:
+        return await _run_over_database(settings, reload=reload, notifier=notifier, stop=stop)
+    except StoreNewer as exc:
+        await _capture_raw(settings, notifier, stop, why=str(exc), work=None)
+        return None, settings
+    except (StoreDamaged, ExceptionGroup) as exc:  # before there was anybody to end in good order
+        told = _only_damage(exc)
+        if told is None:
+            raise
+        return told, settings
+
+
+def _only_damage(exc: Exception) -> str | None:
+    """What is told of the damage, if it is all that went wrong."""
+    while isinstance(exc, ExceptionGroup):
+        if exc.split(StoreDamaged)[1] is not None:
+            return None
+        exc = exc.exceptions[0]
+    return str(exc)
+
+
+async def _run_over_database(
+    settings: Settings, *, reload: Callable[[], Settings], notifier: Notifier, stop: asyncio.Event
+) -> tuple[str | None, Settings]:
     async with AsyncExitStack() as stack:
         reserve = Reserve(settings.database_file, megabytes=settings.store.reserve_megabytes)
-        opened = await _opened_or_rescued(stack, settings, reserve, notifier)
-        if opened is None:
-            return
-        store = opened
+        store = await _opened(stack, settings.database_file, reserve)
         writer = await Writer.over(store.connection)
         spill = await Spill.open(settings.database_file, max_bytes=settings.store.spill_max_megabytes << 20)
         stack.callback(spill.close)
@@ -215,30 +256,16 @@ async def run(settings: Settings, *, reload: Callable[[], Settings], environ: Ma
             contexts=contexts,
             reload=reload,
             notifier=notifier,
+            stop=stop,
         )
-        await daemon.run()
-
-
-async def _opened_or_rescued(
-    stack: AsyncExitStack, settings: Settings, reserve: Reserve, notifier: Notifier
-) -> Store | None:
-    """The database; None if the agent was stopped while it captured without one."""
-    try:
-        return await _opened(stack, settings.database_file, reserve)
-    except StoreNewer as exc:
-        await _capture_raw(settings, notifier, why=str(exc), work=None)
-        return None
-    except StoreDamaged as exc:
-        if not await _capture_raw(settings, notifier, why=str(exc), work=rescue_held):
-            return None
-    return await _opened(stack, settings.database_file, reserve)
+        return await daemon.run(), daemon.settings
 
 
 async def _capture_raw(
-    settings: Settings, notifier: Notifier, *, why: str, work: Callable[[Path], object] | None
-) -> bool:
-    """Capture into the spill while `work` mends the database, or for good; False if told to stop."""
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    settings: Settings, notifier: Notifier, stop: asyncio.Event, *, why: str, work: Callable[..., object] | None
+) -> None:
+    """Capture into the spill while `work` mends the database, or until told to stop."""
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     database = settings.database_file.absolute()
@@ -250,8 +277,19 @@ async def _capture_raw(
     async def mended() -> None:
         if work is None:
             await stop.wait()
-        else:
-            await asyncio.to_thread(work, database)
+            return
+        while not stop.is_set():
+            try:
+                await asyncio.to_thread(work, database, is_stopped=stop.is_set)
+            except SalvageStopped as exc:
+                log.warning("the agent stops: %s; the next start begins it again", exc)
+            except StoreUnavailable as exc:
+                log.error("the database cannot be salvaged now; it is tried again: %s", exc)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_SALVAGE_RETRY_SECONDS):
+                        await stop.wait()
+            else:
+                return
 
     lease = await asyncio.to_thread(Lease.take, database)
     try:
@@ -262,7 +300,6 @@ async def _capture_raw(
             spill.close()
     finally:
         lease.leave()
-    return not stop.is_set()
 
 
 async def _opened(stack: AsyncExitStack, file: Path, reserve: Reserve) -> Store:
@@ -293,6 +330,7 @@ class Daemon:
         contexts: ContextStore,
         reload: Callable[[], Settings],
         notifier: Notifier,
+        stop: asyncio.Event,
     ) -> None:
         self._settings = settings
         self._reload = reload
@@ -301,7 +339,7 @@ class Daemon:
         self._writer = writer
         self._retention = retention
         self._is_rebuilding = False
-        self._stop = asyncio.Event()
+        self._stop = stop
         self._bug: asyncio.Future[None]
         self._repository = Repository(store, writer)
         self._outbox = SqliteOutbox(store, writer, site=settings.site)
@@ -365,7 +403,6 @@ class Daemon:
             syncer=self._syncer,
             repository=self._repository,
             outbox=self._outbox,
-            jobs=self._jobs,
             disk=self._disk,
             tally=self._tally,
             sources=[source.status if isinstance(source, Follower) else source for source in sources],
@@ -405,8 +442,13 @@ class Daemon:
         for source in pbx.sources:
             yield follow(source, of, store=self._store, writer=self._backfill, on_found=on_found)
 
-    async def run(self) -> None:
-        """Restore, then capture, keep and send until told to stop; then drain."""
+    @property
+    def settings(self) -> Settings:
+        """With what was read again since the start."""
+        return self._settings
+
+    async def run(self) -> str | None:
+        """Restore, then capture, keep and send until told to stop; then drain. What is damaged, if that was the end."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -446,20 +488,33 @@ class Daemon:
                 gc.collect()
                 gc.freeze()
                 log.info("the agent captures", extra={"site": self._settings.site, "pbx": len(lines)})
-                await self._stop.wait()
-                self._notifier.stopping("draining")
-                log.info("the agent stops")
+                await self._until_the_end()
+                if self._stop.is_set():
+                    self._notifier.stopping("draining")
+                    log.info("the agent stops")
                 await _cancelled(*lines)
                 self._tracker.finish()
                 await tracking
-                if self._syncer is not None:
-                    await self._syncer.drain(timeout=_DRAIN_SECONDS)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_STOP_SECONDS):
-                        await self._live_feed.in_step()
+                if self._stop.is_set():
+                    if self._syncer is not None:
+                        await self._syncer.drain(timeout=_DRAIN_SECONDS)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_STOP_SECONDS):
+                            await self._live_feed.in_step()
             # Nobody asks any more: what services wrote until now has been kept and answered.
             await _cancelled(telling, keeping, *others)
-        log.info("the agent has stopped")
+        if self._stop.is_set():
+            log.info("the agent has stopped")
+        return self._store.damage.told
+
+    async def _until_the_end(self) -> None:
+        """Until told to stop, or the database turns out to be damaged."""
+        ends = [asyncio.ensure_future(event.wait()) for event in (self._stop, self._store.damage.met)]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
 
     @asynccontextmanager
     async def _answering(self, spawn: Spawn) -> AsyncIterator[None]:

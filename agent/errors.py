@@ -25,6 +25,10 @@ class StoreDamaged(StoreUnavailable):
     """The local database is damaged: it is kept aside and salvaged, and what is heard meanwhile is spilled."""
 
 
+class SalvageStopped(AgentError):
+    """Somebody wanted the salvage to end; the damaged database is as it was."""
+
+
 class StoreNewer(StoreUnavailable):
     """A newer program wrote the local database: what is heard is spilled until that is installed again."""
 

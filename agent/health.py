@@ -158,6 +158,7 @@ class DatabaseHealth(_Part):
     budget_days: float | None = None
     on_full: tuple[str, ...] = ()  # what has been done since the room was used up
     set_aside: int = 0  # spills that could not be read, or not wholly
+    salvaged: str | None = None  # of this last week: when, what was lost, and where the report lies
 
 
 class AgentStatus(_Part):
@@ -198,6 +199,7 @@ def problems_of(status: AgentStatus) -> tuple[str, ...]:
             f"{database.set_aside} spills could not be read wholly: keep {database.file}.spill.aside-* for support, "
             "or start the newer version that made them"
         )
+    found += [database.salvaged] if database.salvaged else []
     found += _of_room(database)
     for pbx in status.pbx:
         if pbx.state not in {LineState.CONNECTED, None}:

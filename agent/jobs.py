@@ -9,7 +9,7 @@ from typing import Final
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-from agent.errors import StoreUnavailable
+from agent.errors import StoreDamaged, StoreUnavailable
 from agent.store.engine import Store, quick_check
 from agent.store.retention import Retention
 
@@ -33,7 +33,6 @@ class Jobs:
         reconcile: Callable[[], Awaitable[None]],
         verify: Callable[[], Awaitable[None]],
     ) -> None:
-        self.damage: str | None = None  # what is wrong with the database and what to do, for `status`
         self._store = store
         self._retention = retention
         self._reconcile = reconcile
@@ -73,16 +72,15 @@ class Jobs:
         path = self._store.path
         try:
             problems = await quick_check(path)
-        except StoreUnavailable as exc:
+        except StoreDamaged as exc:
             problems = [str(exc)]
+        except StoreUnavailable as exc:
+            log.warning("the database could not be looked through: %s", exc)
+            return
         if not problems:
             log.info("the database is sound after an unclean stop", extra={"file": str(path)})
             return
-        self.damage = (
-            f"{path} is damaged ({problems[0]}); export its calls, stop the agent, keep the file, "
-            "and restore a backup or start with an empty directory"
-        )
-        log.error("%s", self.damage)
+        self._store.damage.note(StoreDamaged(f"{path} is damaged ({problems[0]})"))
 
     async def _prune(self) -> None:
         try:

@@ -1,5 +1,6 @@
 """Asks every part of the running agent how it is."""
 
+import asyncio
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ from agent.sources.status import SourceStatus
 from agent.store.coverage import DayCounts
 from agent.store.outbox import SqliteOutbox
 from agent.store.repository import Repository
+from agent.store.rescue import told_of_last
 from agent.store.room import Level, Room
 from agent.store.tally import SqliteTally
 from agent.tracking.tracker import Tracker
@@ -38,12 +40,6 @@ from sync.syncer import Syncer
 
 _STATM = Path("/proc/self/statm")
 GAPS_SHOWN: Final = timedelta(days=7)
-
-
-class Checking(Protocol):
-    """Looks through the database beside everything else: `agent.jobs`, on the same floor as this."""
-
-    damage: str | None  # what is wrong with it and what to do
 
 
 class Watched(Protocol):
@@ -82,7 +78,6 @@ class Probe:
         syncer: Syncer | None,
         repository: Repository,
         outbox: SqliteOutbox,
-        jobs: Checking,
         disk: Watching,
         tally: SqliteTally,
         sources: Sequence[SourceStatus] = (),
@@ -95,7 +90,6 @@ class Probe:
         self._syncer = syncer
         self._repository = repository
         self._outbox = outbox
-        self._jobs = jobs
         self._disk = disk
         self._tally = tally
         self._sources = sources
@@ -122,7 +116,7 @@ class Probe:
 
     async def status(self) -> AgentStatus:
         """Everything; where the local database cannot be read, its part says so instead of failing."""
-        error = self._tracker.status.store_error or self._jobs.damage
+        error = self._tracker.status.store_error
         calls, backlog = self._live_calls(), BacklogHealth()
         reconciled: dict[str, object] | None = None
         sizes = None
@@ -173,6 +167,7 @@ class Probe:
                 error=error,
                 disk_free=disk_free,
                 disk_total=disk_total,
+                salvaged=await asyncio.to_thread(told_of_last, self._settings.database_file, datetime.now(UTC)),
                 **self._room(),
             ),
         )

@@ -13,7 +13,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,30 @@ _READERS = 2
 T = TypeVar("T")
 
 
+class Damage:
+    """The first word that the database is damaged, from whichever thread meets it."""
+
+    def __init__(self) -> None:
+        self.met = asyncio.Event()
+        self.told: str | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def note(self, exc: StoreDamaged) -> None:
+        """Safe in any thread."""
+        if self.told is None:
+            self.told = str(exc)
+            self._loop.call_soon_threadsafe(self.met.set)
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note what the block meets, and pass it on."""
+        try:
+            yield
+        except StoreDamaged as exc:
+            self.note(exc)
+            raise
+
+
 @dataclass(frozen=True, slots=True)
 class Store:
     """An open edge database: `connection` writes, `reader` and `reads` only read."""
@@ -51,6 +75,7 @@ class Store:
     reader: "EdgeConnection"
     reads: AsyncEngine
     check_due: bool  # the last stop was unclean and the file too large to be checked before the start
+    damage: Damage
 
 
 @asynccontextmanager
@@ -62,19 +87,24 @@ async def open_store(path: Path) -> AsyncIterator[Store]:
     path = path.absolute()
     _prepare_directory(path)
     lease = Lease.take(path)
+    damage = Damage()
     try:
         finish_swap(path)
         async with AsyncExitStack() as stack:
             connection = await EdgeConnection.open(path, _connect_writer, stack)
+            connection.damage = damage
             size = path.stat().st_size
             if not lease.was_clean and size <= _CHECK_AT_START_BYTES:
                 await connection.run(partial(_refuse_damaged, path=path))
             reader = await EdgeConnection.open(path, _connect_reader, stack)
+            reader.damage = damage
             reads = _read_engine(path)
             stack.push_async_callback(reads.dispose)
-            yield Store(path, connection, reader, reads, not lease.was_clean and size > _CHECK_AT_START_BYTES)
-        with suppress(OSError):
-            lease.leave_clean()
+            check_due = not lease.was_clean and size > _CHECK_AT_START_BYTES
+            yield Store(path, connection, reader, reads, check_due, damage)
+        if damage.told is None:
+            with suppress(OSError):
+                lease.leave_clean()
     finally:
         lease.leave()
 
@@ -106,6 +136,7 @@ class EdgeConnection(aiosqlite.Connection):
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         super().__init__(lambda: connection, iter_chunk_size=64)
         self.path = path
+        self.damage: Damage | None = None  # who is told of it, beside the caller
 
     @classmethod
     async def open(cls, path: Path, connect: Callable[[Path], sqlite3.Connection], stack: AsyncExitStack) -> Self:
@@ -119,7 +150,7 @@ class EdgeConnection(aiosqlite.Connection):
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """What `work` returns. Raises StoreUnavailable for the world's faults."""
-        with faults_of(self.path):
+        with self.damage.noted() if self.damage else nullcontext(), faults_of(self.path):
             # aiosqlite has no public way to run a function of ours on its thread; one hop per statement would cost
             # more than the statements, and a cancelled waiter would leave half a transaction open.
             result: T = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]  # untyped there
@@ -223,7 +254,7 @@ def _refuse_damaged(connection: sqlite3.Connection, *, path: Path) -> None:
     problems = problems_of(connection)
     if problems:
         raise StoreDamaged(
-            f"{path} is damaged ({problems[0]}); keep the file, and restore a backup or start with an empty directory"
+            f"{path} is damaged ({problems[0]}); the agent salvages it and keeps it aside, or `edge-agent salvage` does"
         )
 
 

@@ -17,13 +17,16 @@ _SENTENCES = {
     sqlite3.SQLITE_READONLY: "it cannot be written; check owner and mode of the file and of its directory",
     sqlite3.SQLITE_PERM: "access is denied; check owner and mode of the file and of its directory",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened; check that it is a file in a directory this user may write",
-    sqlite3.SQLITE_NOTADB: "it is not a SQLite database; move it away, or name another state_directory",
-    sqlite3.SQLITE_CORRUPT: "it is damaged; keep the file, and restore a backup or start with an empty directory",
+    sqlite3.SQLITE_NOTADB: "it is not a SQLite database; an agent that starts salvages it and keeps it aside",
+    sqlite3.SQLITE_CORRUPT: "it is damaged; the agent salvages it and keeps it aside, or `edge-agent salvage` does",
     sqlite3.SQLITE_BUSY: "another program holds it; close whatever else has it open",
     sqlite3.SQLITE_LOCKED: "another program holds it; close whatever else has it open",
     sqlite3.SQLITE_PROTOCOL: "its lock does not work; keep it on a local file system",
     sqlite3.SQLITE_NOMEM: "there is no memory left",
 }
+
+
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 @contextmanager
@@ -35,7 +38,7 @@ def faults_of(path: Path) -> Iterator[None]:
         sentence = _sentence(exc)
         if sentence is None:
             raise
-        kind = StoreDamaged if _code(exc) == sqlite3.SQLITE_CORRUPT else StoreUnavailable
+        kind = StoreDamaged if _code(exc) in _DAMAGE else StoreUnavailable
         raise kind(f"{path}: {sentence} ({_cause(exc)})") from exc
     except OSError as exc:
         raise StoreUnavailable(f"{exc.filename or path} cannot be used: {exc.strerror or exc}; {_HINT}") from exc

@@ -75,7 +75,7 @@ class Repository:
         """How much room everything takes."""
         journal = await self._rows(select(col(Counter.value)).where(col(Counter.name) == "journal_bytes"))
         wal = wal_file(self._store.path)
-        with faults_of(self._store.path):
+        with self._store.damage.noted(), faults_of(self._store.path):
             wal_bytes = wal.stat().st_size if wal.exists() else 0
             return Sizes(self._store.path.stat().st_size, wal_bytes, int(journal[0][0]))
 
@@ -120,7 +120,7 @@ class Repository:
         return [row[0] for row in await self._rows(unassigned_query(last))]
 
     async def _rows(self, query: "_Query") -> Sequence[Any]:  # Any: rows are as various as the queries
-        with faults_of(self._store.path):
+        with self._store.damage.noted(), faults_of(self._store.path):
             async with AsyncSession(self._store.reads) as session:
                 found: Sequence[Any] = (await session.execute(query)).all()
                 return found

@@ -3,8 +3,11 @@
 import json
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from agent.errors import StoreUnavailable
 from agent.store.faults import faults_of
@@ -13,6 +16,10 @@ from agent.store.salvage import Salvaged, salvage
 from agent.store.swap import finish_swap, part_file, swap_in
 
 log = logging.getLogger(__name__)
+
+_REPORT: Final = ".report.json"
+_TOLD_FOR: Final = timedelta(days=7)
+_MAX_REPORT_BYTES: Final = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +41,47 @@ def rescue(database: Path) -> Rescued:
         lease.leave()
 
 
-def rescue_held(database: Path) -> Rescued:
-    """As `rescue`, for the holder of the lease."""
-    result = salvage(database, part_file(database))
+def rescue_held(database: Path, *, is_stopped: Callable[[], bool] = lambda: False) -> Rescued:
+    """As `rescue`, for the holder of the lease. Raises SalvageStopped if it is to end before anything was replaced."""
+    result = salvage(database, part_file(database), is_stopped=is_stopped)
     aside = swap_in(database, kept_as="damaged")
     if aside is None:
         raise StoreUnavailable(f"{database} is not there any more")
-    report = aside.with_name(f"{aside.name}.report.json")
+    report = aside.with_name(f"{aside.name}{_REPORT}")
     with faults_of(report):
         handle = os.open(report, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             json.dump(result.as_dict(), stream, indent=1)
     log.error(
-        "the database was damaged; what could be read of it is in a new one, and capture goes on with that",
+        "the database was damaged; what could be read of it is in a new one, which has taken its place",
         extra={"damaged": str(aside), "report": str(report), "calls": result.rows["call"]},
     )
     return Rescued(result, aside, report)
+
+
+def told_of_last(database: Path, now: datetime) -> str | None:
+    """One sentence on the last rescue, if that was within a week: when, what is lost, and where the report lies."""
+    reports = sorted(database.parent.glob(f"{database.name}.damaged-*{_REPORT}"))
+    if not reports:
+        return None
+    report = reports[-1]
+    try:
+        with report.open(encoding="utf-8") as stream:
+            told = json.loads(stream.read(_MAX_REPORT_BYTES))
+        at = datetime.fromisoformat(told["at"])
+        if now - at > _TOLD_FOR:
+            return None
+        rows = sum(told["unreadable_rows"].values()) + sum(told["rows_without_their_call"].values())
+        ranges = sum(len(found) for found in told["lost_row_ids"].values())
+        lost = (
+            f"lost are {rows} rows, {ranges} ranges of rows and {told['damaged_pages']} pages of no known table"
+            if told["damaged_pages"] or rows or ranges
+            else "nothing is known to be lost"
+        )
+        saved = told["saved"].get("call", 0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        return f"the local database was damaged and salvaged; its report {report} cannot be read: {exc}"
+    return (
+        f"the local database was damaged and salvaged at {at:%Y-%m-%d %H:%M} UTC: "
+        f"{saved} calls saved, {lost}; see {report}"
+    )

@@ -10,13 +10,13 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from agent.errors import StoreUnavailable
+from agent.errors import SalvageStopped, StoreUnavailable
 from agent.store import schema
 from agent.store.engine import new_database, problems_of, wal_file
 from agent.store.faults import faults_of
@@ -31,6 +31,8 @@ _ORDER: Final = (
 )  # fmt: skip
 _MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d")
 _AT_ONCE: Final = 500
+_LOOK_EVERY: Final = 100_000  # of SQLite's virtual machine's steps: some milliseconds
+_LOOK_EVERY_PAGES: Final = 256
 # Every unsent call is sent again, whatever became of its outbox entry: the centre knows one that it has.
 _REQUEUE: Final = """
 INSERT INTO outbox (call_id, revision, enqueued_at)
@@ -102,10 +104,11 @@ class _Table:
         return len(values) == len(self.columns)
 
 
-def salvage(damaged: Path, into: Path) -> Salvaged:
+def salvage(damaged: Path, into: Path, *, is_stopped: Callable[[], bool] = lambda: False) -> Salvaged:
     """Write to the new file `into` what can be read of `damaged`; its directory entry and bytes are synced.
 
-    Raises StoreUnavailable if a file cannot be read or written at all, or was written by a newer program.
+    Raises StoreUnavailable if a file cannot be read or written at all, or was written by a newer program;
+    SalvageStopped soon after `is_stopped` says so.
     """
     with faults_of(damaged), ExitStack() as stack:
         stream = stack.enter_context(damaged.open("rb"))
@@ -113,7 +116,13 @@ def salvage(damaged: Path, into: Path) -> Salvaged:
         pages = Pages(stream, size=damaged.stat().st_size, wal=wal)
         into.unlink(missing_ok=True)
         with faults_of(into), closing(new_database(into)) as target:
-            result = _Salvage(pages, target, damaged).run()
+            target.set_progress_handler(is_stopped, _LOOK_EVERY)
+            try:
+                result = _Salvage(pages, target, damaged, is_stopped).run()
+            except sqlite3.OperationalError as exc:
+                if exc.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                    raise
+                raise SalvageStopped(f"{damaged} is not salvaged yet") from exc
         with into.open("rb") as written:
             os.fsync(written.fileno())
     failpoints.hit("salvage.written")
@@ -121,7 +130,10 @@ def salvage(damaged: Path, into: Path) -> Salvaged:
 
 
 class _Salvage:
-    def __init__(self, pages: Pages, target: sqlite3.Connection, path: Path) -> None:
+    def __init__(
+        self, pages: Pages, target: sqlite3.Connection, path: Path, is_stopped: Callable[[], bool]
+    ) -> None:  # fmt: skip
+        self._is_stopped = is_stopped
         self._pages = pages
         self._target = target
         self._path = path
@@ -194,12 +206,17 @@ class _Salvage:
                 if walk.lost:
                     self._result.lost_ranges[table.name] = walk.lost
         for number in range(2, self._pages.count + 1):
+            self._look_up(number)
             if not self._seen[number] and self._pages.kind(number) == LEAF:
                 name = self._table_of(number)
                 if name is not None:
                     self._leaves[name].append(number)
                 else:
                     self._result.damaged_pages += 1
+
+    def _look_up(self, number: int) -> None:
+        if number % _LOOK_EVERY_PAGES == 0 and self._is_stopped():
+            raise SalvageStopped(f"{self._path} is not salvaged yet")
 
     def _table_of(self, number: int) -> str | None:
         """Whose rows these are: the table that the most of them fit, and of several the one they fill."""
@@ -219,6 +236,7 @@ class _Salvage:
 
     def _rows(self, table: _Table) -> Iterator[dict[str, Value]]:
         for number in self._leaves[table.name]:
+            self._look_up(0)
             for row in self._pages.rows(number):
                 if row is None or not table.fits(row[1]):
                     self._result.unreadable[table.name] += 1
@@ -243,7 +261,8 @@ class _Salvage:
                     self._target.execute("BEGIN")
             self._target.execute("COMMIT")
         except BaseException:
-            self._target.execute("ROLLBACK")
+            with suppress(sqlite3.Error):  # an interrupted statement has undone it itself
+                self._target.execute("ROLLBACK")
             raise
         failpoints.hit("salvage.table")
 

@@ -133,13 +133,12 @@ def test_run_says_in_one_sentence_why_it_cannot_start(tmp_path: Path) -> None:
     assert SECRET not in done.stderr
 
 
-def test_run_over_a_database_that_is_none_says_so(tmp_path: Path) -> None:
+def test_run_with_a_directory_in_the_place_of_the_database_says_so(tmp_path: Path) -> None:
     site = LocalSite(tmp_path)
-    site.database.parent.mkdir()
-    site.database.write_bytes(b"no database" * 1000)
+    site.database.mkdir(parents=True)
     done = run(site, "run")
     assert done.returncode == ExitCode.ERROR
-    assert f"edge-agent: {site.database}: it is not a SQLite database" in done.stderr
+    assert f"edge-agent: {site.database} cannot be used" in done.stderr
     assert "Traceback" not in done.stderr
 
 

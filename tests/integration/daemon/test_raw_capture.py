@@ -1,13 +1,22 @@
 """Without a usable database the agent captures into the spill, and takes it up once there is one."""
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import pytest
+
+from agent.simulator.manager import Account
+from agent.simulator.server import Simulator
 from agent.store.engine import new_database
+from agent.store.pages import Pages
 from tests.agent_process import AgentProcess
+from tests.crash.blindness import Blind, Blindness
+from tests.crash.comparing import local_calls
+from tests.integration.daemon.test_daemon import eventually
 from tests.pbx.waiting import wait_until
 
 SETTINGS = """
@@ -19,6 +28,17 @@ host = "127.0.0.1"
 port = 1
 username = "u"
 secret = "p"
+"""
+
+SECRET = "for tests only"
+OVER_SIMULATOR = """
+site = "istanbul-1"
+[[pbx]]
+name = "main"
+port = {port}
+username = "sentiric"
+secret = "{secret}"
+reconnect_max_seconds = 1
 """
 
 
@@ -72,3 +92,82 @@ def test_a_database_found_damaged_at_the_start_is_salvaged_and_kept_aside(tmp_pa
     with closing(sqlite3.connect(agent.database)) as connection:
         assert connection.execute("SELECT name FROM tenant").fetchall() == [("acme",)]
     assert len(list(agent.database.parent.glob("edge.db.damaged-*.report.json"))) == 1
+
+
+def test_what_is_no_database_at_all_is_kept_aside_and_capture_begins_anew(tmp_path: Path) -> None:
+    agent = AgentProcess(tmp_path, SETTINGS)
+    agent.database.parent.mkdir(parents=True)
+    agent.database.write_bytes(b"somebody's letter" * 1000)
+    with closing_agent(agent):
+        agent.start(connected=False)
+        wait_until(lambda: "the agent captures" in agent.log(), what="the agent over its new database", seconds=15)
+        assert any("was damaged and salvaged at" in each for each in agent.status()["problems"])
+        assert agent.stop() == 0
+    (aside,) = agent.database.parent.glob("edge.db.damaged-*[0-9]")
+    assert aside.read_bytes().startswith(b"somebody's letter")
+
+
+@pytest.mark.timeout(120)
+async def test_pages_that_are_overwritten_under_the_running_agent_cost_what_stood_on_them_and_no_call_that_comes(
+    tmp_path: Path,
+) -> None:
+    async with Simulator(account=Account("sentiric", SECRET), rate=20.0, pace=0.02, seed=4) as simulator:
+        agent = AgentProcess(tmp_path, OVER_SIMULATOR.format(port=simulator.port, secret=SECRET))
+        with closing_agent(agent):
+            await asyncio.to_thread(agent.start)
+            seen = Blindness()
+            seen.heard_again(simulator.now_us())
+            await simulator.wait_ended(30)
+            before = set(await asyncio.to_thread(_damage_calls, agent.database))
+            # The line is made anew twice: calls that lie wholly in this time may be missed.
+            seen.killed(simulator.now_us(), unsaved_seconds=0.5)
+            await asyncio.to_thread(agent.status)  # reads it
+            await eventually(lambda: "raw capture" in agent.log(), what="the damage met", seconds=10)
+            await eventually(
+                lambda: agent.log().count("the agent captures") == 2, what="the agent over its new database", seconds=20
+            )
+            await eventually(
+                lambda: [pbx["state"] for pbx in agent.status()["pbx"]] == ["connected"], what="the line", seconds=10
+            )
+            seen.heard_again(simulator.now_us())
+            simulator.stop_placing()
+            await simulator.wait_finished()
+            heard = {
+                truth.call_sid("istanbul-1", "main") for truth in simulator.ended if seen.of(truth) is not Blind.WHOLLY
+            }
+            placed = {truth.call_sid("istanbul-1", "main") for truth in simulator.ended}
+            (report,) = agent.database.parent.glob("edge.db.damaged-*.report.json")
+            told = json.loads(report.read_text())
+            assert told["lost_row_ids"], told  # the writer still knows some of the pages, and writes them again
+            await eventually(
+                lambda: not (heard - before) - local_calls(agent.database).keys(), what="later calls", seconds=20
+            )
+            found = local_calls(agent.database).keys()
+            assert not found - placed
+            assert not agent.database.with_name("edge.db.spill").exists()
+            assert any(str(report) in each for each in (await asyncio.to_thread(agent.status))["problems"])
+            assert await asyncio.to_thread(agent.stop) == 0
+    with closing(sqlite3.connect(agent.database)) as connection:
+        assert connection.execute("SELECT count(*) - count(DISTINCT call_sid) FROM call").fetchone() == (0,)
+        assert connection.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+
+
+def _damage_calls(database: Path) -> list[str]:
+    """Overwrite the oldest calls' pages and that of the gaps, and tell which calls there were."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+
+        def root(table: str) -> int:
+            return int(connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()[0])
+
+        def is_in_the_file() -> bool:
+            return bool(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+
+        wait_until(is_in_the_file, what="the write-ahead log moved into the file", seconds=10)
+        sids = [sid for (sid,) in connection.execute("SELECT call_sid FROM call")]
+        with database.open("rb") as whole, database.open("r+b") as stream:
+            pages = Pages(whole, size=database.stat().st_size, wal=None)
+            leaves = pages.walk(root("call"), bytearray(pages.count + 1)).leaves
+            for page in [*leaves[:2], root("gap")]:
+                stream.seek((page - 1) * 8192)
+                stream.write(b"\xff" * 8192)
+    return sids

@@ -1,7 +1,6 @@
 """The work beside capturing: it runs in any time zone, and tells when the database is damaged."""
 
 import asyncio
-import logging
 from pathlib import Path
 
 import pytest
@@ -28,12 +27,12 @@ async def test_a_time_zone_nobody_knows_is_no_hindrance(store: Store, monkeypatc
     jobs = Jobs(store=store, retention=await _retention(store), reconcile=_nothing, verify=_nothing)
     await _run_briefly(jobs)
 
-    assert jobs.damage is None
+    assert store.damage.told is None
 
 
 @pytest.mark.parametrize("found", [[], ["row 7 missing from index"]])
 async def test_a_database_too_large_for_a_check_at_the_start_is_checked_once_the_agent_runs(
-    database: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, found: list[str]
+    database: Path, monkeypatch: pytest.MonkeyPatch, found: list[str]
 ) -> None:
     async with open_store(database):
         pass
@@ -49,11 +48,8 @@ async def test_a_database_too_large_for_a_check_at_the_start_is_checked_once_the
         jobs = Jobs(store=store, retention=await _retention(store), reconcile=_nothing, verify=_nothing)
         await _run_briefly(jobs)
 
-    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert errors == ([jobs.damage] if jobs.damage else [])
-    assert bool(found) == bool(jobs.damage)
-    if jobs.damage:
-        assert "is damaged (row 7 missing from index); export its calls" in jobs.damage
+    assert store.damage.told == (f"{database} is damaged (row 7 missing from index)" if found else None)
+    assert store.damage.met.is_set() == bool(found)
 
 
 async def _retention(store: Store) -> Retention:

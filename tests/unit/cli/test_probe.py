@@ -18,16 +18,15 @@ async def _away(*_: object) -> None:
     raise StoreUnavailable("edge.db cannot be read")
 
 
-def _probe(directory: Path, *, damage: str | None = None) -> Probe:
+def _probe(directory: Path) -> Probe:
     outbox: Any = None  # Any, here and below: stand-ins
     tracker: Any = SimpleNamespace(status=TrackerStatus(calls_left_out=3), live_calls=list, spilled_bytes=0)
     repository: Any = SimpleNamespace(counts_since=_away)
     live: Any = SimpleNamespace(status=lambda: LiveStatus("memory://", True, NOON, 0, 0, None))
-    jobs: Any = SimpleNamespace(damage=damage)
     settings = read(directory, GOOD).model_copy(update={"state_directory": directory / "gone"})
     return Probe(
         settings, version="1", tracker=tracker, lines=[], live_feed=live, syncer=None, repository=repository,
-        outbox=outbox, jobs=jobs, disk=SimpleNamespace(state=DiskState()), tally=outbox,
+        outbox=outbox, disk=SimpleNamespace(state=DiskState()), tally=outbox,
     )  # fmt: skip
 
 
@@ -38,9 +37,3 @@ async def test_a_state_directory_that_is_gone_is_told_and_does_not_end_the_answe
     assert status.database.error is not None
     assert status.database.disk_total == 0
     assert status.calls.left_out == 3
-
-
-async def test_what_the_check_in_the_background_found_is_in_the_status(tmp_path: Path) -> None:
-    status = await _probe(tmp_path, damage="edge.db is damaged").status()
-
-    assert status.problems[0] == "the local database is in trouble: edge.db is damaged"
