@@ -65,8 +65,8 @@ class RawFeed:
 
     def clock_set(self, at: datetime, seconds: float) -> None:
         """Kept as a mark; what comes next is timed by the clock as it is now."""
+        self._close()  # the moments of a segment's frames are told from its first one
         self._append(mark_of(ClockStepped(at, seconds, is_trusted=False)), at)
-        self._close()
 
     def has_room(self) -> bool:
         """Whether reading may go on."""

@@ -15,7 +15,7 @@ from agent.store.engine import new_database
 from agent.store.pages import Pages
 from tests.agent_process import AgentProcess
 from tests.crash.blindness import Blind, Blindness
-from tests.crash.comparing import local_calls
+from tests.crash.comparing import differing, local_calls
 from tests.integration.daemon.test_daemon import eventually
 from tests.pbx.waiting import wait_until
 
@@ -39,6 +39,8 @@ port = {port}
 username = "sentiric"
 secret = "{secret}"
 reconnect_max_seconds = 1
+[tenancy]
+rules = [{{ tenant = "acme", context = "*-acme" }}, {{ tenant = "globex", context = "*-globex" }}]
 """
 
 
@@ -105,6 +107,35 @@ def test_what_is_no_database_at_all_is_kept_aside_and_capture_begins_anew(tmp_pa
         assert agent.stop() == 0
     (aside,) = agent.database.parent.glob("edge.db.damaged-*[0-9]")
     assert aside.read_bytes().startswith(b"somebody's letter")
+
+
+async def test_calls_over_a_newer_program_s_database_are_told_once_it_can_be_read(tmp_path: Path) -> None:
+    async with Simulator(account=Account("sentiric", SECRET), rate=20.0, pace=0.02, seed=6) as simulator:
+        agent = AgentProcess(tmp_path, OVER_SIMULATOR.format(port=simulator.port, secret=SECRET))
+        agent.database.parent.mkdir(parents=True)
+        new_database(agent.database).close()
+        known = _version(agent.database, "9999")
+        with closing_agent(agent):
+            seen = Blindness()
+            await asyncio.to_thread(agent.start)
+            seen.heard_again(simulator.now_us())
+            await simulator.wait_ended(70)
+            seen.killed(simulator.now_us(), unsaved_seconds=0.0)
+            assert await asyncio.to_thread(agent.stop) == 0
+            assert agent.database.with_name("edge.db.spill").exists()
+            _version(agent.database, known)
+            await asyncio.to_thread(agent.start)
+            seen.heard_again(simulator.now_us())
+            simulator.stop_placing()
+            await simulator.wait_finished()
+            truths = {truth.call_sid("istanbul-1", "main"): truth for truth in simulator.ended}
+            heard = {sid for sid, truth in truths.items() if seen.of(truth) is not Blind.WHOLLY}
+            await eventually(lambda: heard <= local_calls(agent.database).keys(), what="every call", seconds=20)
+            whole = [sid for sid, truth in truths.items() if seen.of(truth) is Blind.NOT]
+            assert len(whole) > 20
+            assert differing(truths, local_calls(agent.database), of=whole) == []
+            assert not local_calls(agent.database).keys() - truths.keys()
+            assert not agent.database.with_name("edge.db.spill").exists()
 
 
 @pytest.mark.timeout(120)
