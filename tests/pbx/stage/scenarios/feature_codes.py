@@ -165,7 +165,10 @@ async def attended_transfer_by_feature_code_before_the_answer(cast: Cast) -> Seq
 
 @scenario()
 async def attended_transfer_by_feature_code_that_comes_back(cast: Cast) -> Sequence[CallTruth]:
-    """Nobody answers after the first had hung up: the PBX calls the first again."""
+    """Who was asked declines after the first had hung up: the PBX calls the first again.
+
+    If nobody answers, Asterisk's own clock may end the target and the new call to the first in one moment.
+    """
     outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
     caller, callee = await connect(outside, cast.did(1), first)
     await pause(TALK)
@@ -173,7 +176,8 @@ async def attended_transfer_by_feature_code_that_comes_back(cast: Cast) -> Seque
     target = await second.rings()
     await pause(RING)
     handed_on = await callee.hang_up()
-    await target.until_ended()
+    await pause(RING)
+    target.refuse(603, "Decline")
     again = await first.rings()
     await pause(RING)
     await again.answer()
