@@ -16,6 +16,7 @@ from agent.cli.central_section import CentralSection
 from agent.cli.faults import CommandFailed, NotRunning
 from agent.cli.output import AsJson, note, say, say_json
 from agent.cli.settings import DEFAULT_FILE, ConfigFile, load_to_look
+from agent.store.files import sync_directory
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -183,11 +184,7 @@ def _keep(handle: int, secret: str, new: Path, target: Path) -> None:
     os.write(handle, f"{secret}\n".encode())
     os.fsync(handle)
     new.replace(target)
-    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(target.parent)
 
 
 def _check(settings: "Settings", address: "HubAddress", *, needs_restart: bool) -> dict[str, str]:

@@ -24,6 +24,7 @@ from agent.health import (
     problems_of,
 )
 from agent.store import coverage
+from agent.store.files import reserve_file, size_of, spill_file, wal_file
 from config.describe import fingerprint
 
 if TYPE_CHECKING:
@@ -128,17 +129,10 @@ def _database(file: Path) -> DatabaseHealth:
         free, total = usage.free, usage.total
     return DatabaseHealth(
         file=str(file),
-        size=_size(file),
-        wal_size=_size(file.with_name(f"{file.name}-wal")),
-        spill_size=_size(file.with_name(f"{file.name}.spill")),
-        reserve_size=_size(file.with_name(f"{file.name}.reserve")),
+        size=size_of(file),
+        wal_size=size_of(wal_file(file)),
+        spill_size=size_of(spill_file(file)),
+        reserve_size=size_of(reserve_file(file)),
         disk_free=free,
         disk_total=total,
     )
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:
-        return 0

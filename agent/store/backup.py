@@ -12,6 +12,7 @@ from agent.errors import StoreUnavailable
 from agent.store import schema
 from agent.store.engine import problems_of, reading
 from agent.store.faults import faults_of
+from agent.store.files import sync_directory
 from agent.store.lease import Lease
 from agent.store.swap import finish_swap, part_file, swap_in
 from config import failpoints
@@ -44,7 +45,7 @@ def back_up(database: Path, target: Path) -> int:
             failpoints.hit("backup.rename.before")
             os.rename(part, target)
             failpoints.hit("backup.rename.after")
-            _sync(target.parent)
+            sync_directory(target.parent)
         finally:
             with suppress(OSError):
                 part.unlink()
@@ -109,11 +110,3 @@ def _refuse_others(copy: Path, named: Path, *, site: str) -> None:
         other = connection.execute("SELECT site FROM call WHERE site <> ? LIMIT 1", (site,)).fetchone()
     if other is not None:
         raise StoreUnavailable(f"{named} holds calls of the site {other[0]}, and this one is {site}")
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -176,11 +176,6 @@ def in_transaction(work: Callable[[sqlite3.Connection], T], connection: sqlite3.
     return result
 
 
-def wal_file(path: Path) -> Path:
-    """The write-ahead log beside a database."""
-    return path.with_name(path.name + "-wal")
-
-
 def new_database(path: Path) -> sqlite3.Connection:
     """A connection to a new, empty database of the present schema, for whoever fills one beside the agent's own."""
     return _connect_writer(path)

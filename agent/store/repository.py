@@ -13,8 +13,9 @@ from sqlmodel import col
 
 from agent.store import coverage
 from agent.store.coverage import DayCounts
-from agent.store.engine import Store, wal_file
+from agent.store.engine import Store
 from agent.store.faults import faults_of
+from agent.store.files import wal_file
 from agent.store.tables import Counter, Gap
 from agent.store.writer import Writer, enqueue, tenant_id_of
 from sync.models import Call

@@ -7,16 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from agent.store.files import reserve_file
+
 log = logging.getLogger(__name__)
 
 # So many times its size has to be free before it is made: it must not be what fills the disk.
 _AMPLE: Final = 4
 _NOTHING_BYTES: Final = 1 << 20
-
-
-def reserve_file(database: Path) -> Path:
-    """The reserve beside a database."""
-    return database.with_name(f"{database.name}.reserve")
 
 
 class Reserve:

@@ -8,10 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from agent.store.engine import wal_file
+from agent.store.files import reserve_file, size_of, spill_file, wal_file
 from agent.store.moments import moment_of, moment_text
-from agent.store.reserve import reserve_file
-from agent.store.spill import spill_file
 
 WATCH: Final = 0.70
 LOW: Final = 0.85
@@ -96,9 +94,9 @@ def measure(connection: sqlite3.Connection, database: Path, *, budget: int | Non
         database=pages * page_size,
         unused=unused * page_size,
         journal=journal,
-        wal=_size(wal_file(database)),
-        spill=_size(spill_file(database)),
-        reserve=_size(reserve_file(database)),
+        wal=size_of(wal_file(database)),
+        spill=size_of(spill_file(database)),
+        reserve=size_of(reserve_file(database)),
         backups=backups,
         budget=budget,
         disk_free=disk.free,
@@ -124,10 +122,3 @@ def days_left(room: Room, *, bytes_a_day: float, journal_max: int) -> float | No
     if bytes_a_day <= 0:
         return None
     return max(0.0, room.left - max(0, journal_max - room.journal)) / bytes_a_day
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

@@ -18,8 +18,9 @@ from typing import Any, Final
 
 from agent.errors import SalvageStopped, StoreUnavailable
 from agent.store import schema
-from agent.store.engine import new_database, problems_of, wal_file
+from agent.store.engine import new_database, problems_of
 from agent.store.faults import faults_of
+from agent.store.files import wal_file
 from agent.store.pages import LEAF, Pages, Value
 from config import failpoints
 

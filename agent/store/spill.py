@@ -29,9 +29,9 @@ from typing import Final, NamedTuple, Self
 
 from agent.errors import StoreUnavailable
 from agent.store.faults import faults_of
+from agent.store.files import reserve_file, spill_file, sync_directory
 from agent.store.pieces import PieceReader, piece
 from agent.store.recording import MAX_SEGMENT_BYTES, segment_of
-from agent.store.reserve import reserve_file
 from agent.store.segment import Segment, SegmentDamaged
 from agent.store.spilled import GROUP, RAW, head_of_group, pack_group, pack_segment, unpack_group
 from agent.store.writer import Group
@@ -68,11 +68,6 @@ class Pending(NamedTuple):
 
     content: Group | Segment | None
     end: int
-
-
-def spill_file(database: Path) -> Path:
-    """The spill beside a database."""
-    return database.with_name(f"{database.name}.spill")
 
 
 def count_set_aside(database: Path) -> int:
@@ -296,7 +291,7 @@ class Spill:
                 head = MAGIC + piece(_HEADER, json.dumps({"format": FORMAT, "id": spill_id}).encode())
                 _write_all(handle, head, 0)
                 os.fsync(handle)
-                _sync_directory(self._path.parent)
+                sync_directory(self._path.parent)
                 self._id, self._begin, self._end = spill_id, len(head), len(head)
                 self._groups_end = self._raw_end = 0
                 self._taken = Position(len(head), len(head))
@@ -357,7 +352,7 @@ class Spill:
         else:
             with suppress(FileNotFoundError):
                 self._path.unlink()
-        _sync_directory(self._path.parent)
+        sync_directory(self._path.parent)
         self._id = self._begin = self._end = self._groups_end = self._raw_end = 0
         self._taken = Position(0, 0)
         self._is_damaged = False
@@ -373,11 +368,3 @@ def _write_all(handle: int, data: bytes, at: int) -> None:
     while left:
         written = os.pwrite(handle, left, at)
         left, at = left[written:], at + written
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.store.faults import faults_of
+from agent.store.files import sync_directory, wal_file
 from config import failpoints
 
 
@@ -29,7 +30,7 @@ def swap_in(database: Path, *, kept_as: str) -> Path | None:
     """
     with faults_of(database):
         os.rename(part_file(database), incoming_file(database))
-        _sync(database.parent)
+        sync_directory(database.parent)
         failpoints.hit("swap.incoming")
         return _finish(database, kept_as)
 
@@ -46,27 +47,15 @@ def _finish(database: Path, kept_as: str) -> Path | None:
     if database.exists():
         aside = database.with_name(f"{database.name}.{kept_as}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
         os.link(database, aside)
-        wal = _wal(database)
+        wal = wal_file(database)
         if wal.exists():
-            os.rename(wal, _wal(aside))
-        _sync(database.parent)
+            os.rename(wal, wal_file(aside))
+        sync_directory(database.parent)
         failpoints.hit("swap.aside")
     else:
-        _wal(database).unlink(missing_ok=True)
+        wal_file(database).unlink(missing_ok=True)
     database.with_name(f"{database.name}-shm").unlink(missing_ok=True)
     os.rename(incoming_file(database), database)
-    _sync(database.parent)
+    sync_directory(database.parent)
     failpoints.hit("swap.done")
     return aside
-
-
-def _wal(database: Path) -> Path:
-    return database.with_name(f"{database.name}-wal")
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from agent.calls.context import TaskState
 from agent.store import accounts, erasures, rows
-from agent.store.engine import WAL_LIMIT_BYTES, EdgeConnection, in_transaction, wal_file
+from agent.store.engine import WAL_LIMIT_BYTES, EdgeConnection, in_transaction
+from agent.store.files import wal_file
 from agent.store.moments import moment_text
 from agent.store.rows import Encoded, EncodedCall, EncodedInteraction, EncodedTask
 from agent.store.segment import Segment, encode

@@ -10,8 +10,9 @@ from agent.disk import DiskWatch
 from agent.errors import StoreUnavailable
 from agent.store.backfill import BackfillWriter
 from agent.store.engine import Store
+from agent.store.files import reserve_file
 from agent.store.outbox import SqliteOutbox
-from agent.store.reserve import Reserve, reserve_file
+from agent.store.reserve import Reserve
 from agent.store.retention import Retention
 from agent.store.room import Level
 from agent.store.writer import Group, Writer

@@ -10,7 +10,8 @@ import pytest
 
 from agent.errors import StoreHeld, StoreUnavailable
 from agent.store.backup import back_up, restore
-from agent.store.engine import new_database, problems_of, wal_file
+from agent.store.engine import new_database, problems_of
+from agent.store.files import wal_file
 from agent.store.lease import Lease
 from agent.store.rescue import rescue
 from agent.store.salvage import salvage

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from agent.calls.context import TaskState
 from agent.errors import StoreUnavailable
+from agent.store.files import reserve_file, spill_file
 from agent.store.pieces import piece
-from agent.store.reserve import reserve_file
 from agent.store.segment import Frame, Segment
-from agent.store.spill import MAGIC, Spill, SpillFull, spill_file
+from agent.store.spill import MAGIC, Spill, SpillFull
 from agent.store.spilled import pack_group, unpack_group
 from agent.store.writer import FinishedCall, GapClosed, GapOpened, Group, LiveAnchor
 from tests.integration.store.facts import LATER, START, call, sid, task

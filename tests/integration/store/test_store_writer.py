@@ -20,7 +20,8 @@ from sqlmodel import Session, select
 from agent.errors import StoreUnavailable
 from agent.store import rows
 from agent.store import writer as writer_module
-from agent.store.engine import Store, open_store, wal_file
+from agent.store.engine import Store, open_store
+from agent.store.files import wal_file
 from agent.store.tables import Gap, LiveCall
 from agent.store.writer import CommitResult, FinishedCall, GapClosed, GapOpened, Group, LiveAnchor, Writer
 from sync.models import Call, Interaction, Task, Tenant
