@@ -27,6 +27,7 @@ from tests.postgres import PostgresDatabase
 
 _EXAMPLES = 80  # of each operation, half of them as the document has it and half not
 _SECONDS = 32.0  # for all, each with its share; what is not begun by then is left out
+_ANSWERED = {"POST /v1/batches", "POST /v1/handshake", "GET /v1/reconcile/days"}  # each has to be done at least once
 _CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 _TEXTS = st.text() | st.sampled_from(["other", "ankara", "ankara:asterisk:1.1", "istanbul:", "\0", "\ud800", "'; --"])
@@ -74,7 +75,7 @@ def _fuzz_operation(
     )
     @given(case=cases, is_ours=st.booleans(), changes=st.lists(_CHANGES, max_size=6))
     def attack(case: Any, is_ours: bool, changes: list[dict[str, Any]]) -> None:  # Any: as above
-        if time.monotonic() > ends_at:
+        if time.monotonic() > ends_at and (told[operation.label, 200] or operation.label not in _ANSWERED):
             return
         case.headers = {name: value for name, value in (case.headers or {}).items() if name != "Authorization"}
         if is_ours and isinstance(case.body, dict):
@@ -108,9 +109,7 @@ async def test_whatever_is_sent_is_answered_and_nothing_foreign_is_stored(
         told = await asyncio.to_thread(fuzz, url, hub.authorized, welcome.lease)
 
     assert {status for _, status in told if status >= 500} == set()
-    assert told["POST /v1/batches", 200] > 0
-    assert told["POST /v1/handshake", 200] > 0
-    assert told["GET /v1/reconcile/days", 200] > 0
+    assert {label for label, status in told if status == 200} >= _ANSWERED
     await _assert_nothing_foreign(hub)
 
 
