@@ -41,7 +41,7 @@ from agent.errors import (
 from agent.health import AgentStatus
 from agent.jobs import Jobs
 from agent.live.desk import Desk, DeskTimes
-from agent.live.feed import LiveFeed
+from agent.live.feed import UNHURRIED, LiveFeed
 from agent.live.home import is_in_process
 from agent.live.store import ContextStore
 from agent.pbx.asterisk.connector import AsteriskConnector
@@ -365,6 +365,7 @@ class Daemon:
             pbxes=[pbx.name for pbx in settings.pbx],
             grace_seconds=settings.live.grace_seconds,
             book=self._desk,
+            times=UNHURRIED if is_in_process(settings.live) else None,
         )
         self._desk.share_with(self._live_feed)
         self._spans = make_exporter(settings)

@@ -13,6 +13,7 @@ from typing import Any, Final, get_args
 import orjson
 
 from agent.calls.context import TRACKER_FIELDS, CallContext, TaskState
+from agent.calls.history import History
 
 Json = Mapping[str, Any]  # Any: JSON
 
@@ -249,10 +250,10 @@ def _popped(context: CallContext, ids: set[str]) -> dict[str, Any]:
 
 
 def _appended(context: CallContext, interactions: Sequence[Json]) -> dict[str, Any]:
-    wanted = {entry["id"] for entry in interactions}
-    known = {found for entry in context.interaction_history if (found := entry.get("id")) in wanted}
-    new = [dict(entry) for entry in interactions if entry["id"] not in known]
-    return {"interaction_history": [*context.interaction_history, *new]} if new else {}
+    history = context.interaction_history
+    history = history if isinstance(history, History) else History(history)
+    new = [dict(entry) for entry in interactions if not history.holds(entry["id"])]
+    return {"interaction_history": history.grown(new)} if new else {}
 
 
 def _taken_over(context: CallContext, operation: TakeOver) -> dict[str, Any]:

@@ -475,9 +475,7 @@ class Desk:
         for operation, at in operations:
             changed = apply(changed, operation, at)
         is_changed = changed is not entry.shown
-        entry.shown = changed.model_copy(update={"operation": number})
-        if is_changed:
-            entry.shown = stepped(entry.shown)
+        entry.shown = changed.model_copy(update={"operation": number, "revision": changed.revision + is_changed})
         if not entry.waiting:
             entry.head = entry.shown
         if is_changed:

@@ -47,6 +47,10 @@ class FeedTimes:
     longest_retry: float = 30.0
 
 
+# For a home that only this process reaches: services are answered by the desk, so nobody looks there at once.
+UNHURRIED: Final = FeedTimes(pause=1.0)
+
+
 class Book(Protocol):
     """Who knows what the contexts are, and takes in what others wrote into the store."""
 
