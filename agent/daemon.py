@@ -40,7 +40,8 @@ from agent.errors import (
 )
 from agent.health import AgentStatus
 from agent.jobs import Jobs
-from agent.live.desk import Desk, DeskTimes
+from agent.live.desk import Desk
+from agent.live.ended import DeskTimes
 from agent.live.feed import UNHURRIED, LiveFeed
 from agent.live.home import is_in_process
 from agent.live.store import ContextStore

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 from uuid import uuid4
 
@@ -19,9 +19,11 @@ from agent.calls.context import TRACKER_FIELDS, CallContext, CallState, with_fac
 from agent.calls.differences import difference
 from agent.calls.operations import Logged, Operation, Recall, TakeOver, apply, to_json
 from agent.calls.tenancy import Sees, sees_all
-from agent.calls.wishes import Limits, Wishing, check_counts, check_size, prepare, size_of
+from agent.calls.wishes import Limits, Wishing, check_counts, check_size, prepare
 from agent.errors import CallUnknown, OperationRefused, RevisionChanged, StoreUnavailable
 from agent.live.changes import ChangeKind, Changes
+from agent.live.ended import RETRY_SECONDS, DeskTimes, EndedCalls
+from agent.live.entries import Entries
 from agent.live.entry import Entry, Kept, Key, as_it_was, entry_of, latest_operation, stepped
 from agent.live.neighbours import OperationLog, Shared
 from agent.live.weaving import Woven, woven
@@ -30,10 +32,8 @@ log = logging.getLogger(__name__)
 
 # The service that a change made past the agent is written down for.
 STORE_SERVICE: Final = "store"
-_RETRY_SECONDS: Final = 1.0
 _WAIT_SECONDS: Final = 15.0  # what could not be kept by then is answered as not kept
 _BATCH: Final = 1_000  # writes in one transaction
-_REMEMBERED_MOVES: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +43,6 @@ class Written:
     context: CallContext
     operations: Sequence[Operation]  # as they are kept, with ids and moments
     is_repeated: bool = False  # the idempotency key was used before: nothing was written now
-
-
-@dataclass(frozen=True, slots=True)
-class DeskTimes:
-    """In seconds."""
-
-    grace: float = 60.0  # an ended call stays at hand
-    late: float = 3600.0  # its operations are kept
-    amend: float = 0.2  # what is written late is collected so long
-    sweep: float = 10.0
 
 
 Mask = Callable[[str | None, Operation], Operation]
@@ -91,23 +81,24 @@ class Desk:
     ) -> None:
         self._kept = kept
         self._limits = limits or Limits()
-        self._times = times or DeskTimes()
         self._mask = mask
-        self._on_amended = on_amended
         self._now = now
         self._new_id = new_id
         self._shared: Shared | None = None
-        self._entries: dict[str, Entry] = {}
+        self._entries = Entries(kept, now=now)
+        self._ended = EndedCalls(
+            kept,
+            self._entries,
+            times=times or DeskTimes(),
+            on_amended=on_amended,
+            take_last=self._take_last,
+            now=now,
+        )
         self._restored: dict[str, list[Logged]] = {}  # of calls that the tracker has not told yet
-        self._went_on_in: dict[str, str] = {}  # calls that were none, and what they are a part of
         self._moves: list[tuple[str, str]] = []
         self._queue: list[_Write] = []
-        self._finals: dict[str, CallContext] = {}  # last contexts in a shared store, of calls not at hand
-        self._late: set[str] = set()  # ended calls whose row may lack something
         self._work = asyncio.Event()
-        self._late_work = asyncio.Event()
         self._start_news = asyncio.Event()
-        self._next_sweep = now()
         self.changes = Changes()
 
     def share_with(self, shared: Shared) -> None:
@@ -123,23 +114,23 @@ class Desk:
         """Make writes durable and rows complete until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_writes(), name="desk-writes")
-            tasks.create_task(self._look_after_ended(), name="desk-ended")
+            tasks.create_task(self._ended.run(), name="desk-ended")
 
     # For services
 
     def live(self) -> list[CallContext]:
         """The contexts of all live calls, the oldest first."""
-        return [entry.shown for entry in self._live_entries()]
+        return [entry.shown for entry in self._entries.live()]
 
     async def read(self, call_sid: str, *, sees: Sees = sees_all) -> CallContext:
         """The context of a call, live or over, if its tenant is one that `sees` says yes to.
 
         Raises CallUnknown, after the same work for a call of others as for one that nobody knows; StoreUnavailable.
         """
-        entry = self._entry(call_sid)
+        entry = self._entries.named(call_sid)
         if entry is not None and sees(entry.shown.tenant_id):
             return entry.shown
-        found = await self._found(call_sid, sees)
+        found = await self._entries.found(call_sid, sees)
         if entry is not None:
             raise CallUnknown(f"call {call_sid} is of a tenant that may not be seen")
         return found.shown
@@ -158,7 +149,7 @@ class Desk:
         Raises CallUnknown; OperationRefused, TooLarge; RevisionChanged if the context is not at `if_revision` any more;
         StoreUnavailable if it could not be kept: it may be sent again, with the same ids or the same key.
         """
-        entry = self._entry(call_sid) or await self._fetched(call_sid)
+        entry = self._entries.named(call_sid) or await self._entries.fetched(call_sid)
         key = (service, idempotency_key) if idempotency_key is not None else None
         if key is not None and (earlier := entry.keys.get(key)) is not None:
             kept = await _within(earlier)
@@ -181,7 +172,7 @@ class Desk:
             async with asyncio.timeout(wait_seconds):
                 while True:
                     news = self._start_news
-                    for entry in self._live_entries():
+                    for entry in self._entries.live():
                         if entry.started > number and allowed(entry.shown.tenant_id):
                             return entry.shown, self.changes.id_of(entry.started)
                     number = self.changes.number
@@ -243,7 +234,7 @@ class Desk:
         for sid in ended:
             if (entry := self._entries.get(sid)) is not None:
                 entry.is_anchored = entry.has_row = True
-                self._check_row(entry)
+                self._ended.check_row(entry)
         for sid, into in moved:
             self._move(sid, into)
         if self._queue or self._moves:
@@ -254,9 +245,8 @@ class Desk:
         for sid in call_sids:
             entry = self._entries.get(sid)
             if entry is not None and entry.ended_at is not None:
-                del self._entries[sid]
-            self._finals.pop(sid, None)
-            self._late.discard(sid)
+                self._entries.drop(sid)
+            self._ended.forget(sid)
 
     # For the shared store
 
@@ -293,15 +283,14 @@ class Desk:
 
     def found_last(self, context: CallContext) -> None:
         """The last context of a call in the shared store, that ended while the agent did not look."""
-        self._finals[context.call_sid] = context
-        self._late_work.set()
+        self._ended.found_last(context)
 
     # Facts
 
     def _begin(self, facts: CallContext) -> Entry:
         logged = self._restored.pop(facts.call_sid, [])
         entry = entry_of(facts, logged)
-        self._entries[facts.call_sid] = entry
+        self._entries.put(facts.call_sid, entry)
         self._start(entry)
         return entry
 
@@ -321,12 +310,10 @@ class Desk:
 
     def _move(self, sid: str, into: str) -> None:
         """A call was none: what services wrote for it, and write yet, belongs to another."""
-        entry, other = self._entries.pop(sid, None), self._entries.get(into)
-        if entry is None or other is None or entry is other:
+        both = self._entries.merge(sid, into)
+        if both is None:
             return
-        self._went_on_in[sid] = into
-        if len(self._went_on_in) > _REMEMBERED_MOVES:
-            del self._went_on_in[next(iter(self._went_on_in))]
+        entry, other = both
         self._moves.append((sid, into))
         notes = difference(None, entry.shown, other.shown)
         other.size += entry.size
@@ -340,32 +327,6 @@ class Desk:
             self._show_changed(other, [(notes, self._now())], number=max(map(latest_operation, (entry, other))))
 
     # Writes
-
-    def _entry(self, call_sid: str) -> Entry | None:
-        return self._entries.get(self._went_on_in.get(call_sid, call_sid))
-
-    def _live_entries(self) -> list[Entry]:
-        live = (entry for entry in self._entries.values() if entry.ended_at is None)
-        return sorted(live, key=lambda entry: entry.started)
-
-    async def _found(self, call_sid: str, sees: Sees = sees_all) -> Entry:
-        """A call that is over, from the local database."""
-        found = await self._kept.find(call_sid, sees)
-        if found is None:
-            raise CallUnknown(f"no call {call_sid} goes on, and the local database holds none")
-        entry = entry_of(found.facts, found.operations)
-        if not found.operations:
-            entry.recall = found.recall
-            entry.shown = entry.head = apply(entry.shown, found.recall, found.facts.last_interaction_time)
-            entry.size = size_of(entry.shown)
-        entry.is_anchored = entry.has_row = True
-        entry.told = latest_operation(entry)
-        entry.ended_at = self._now()  # that is, since it is at hand
-        return entry
-
-    async def _fetched(self, call_sid: str) -> Entry:
-        """The same, put on the desk; whoever was faster counts."""
-        return self._entries.setdefault(call_sid, await self._found(call_sid))
 
     def _submit(self, entry: Entry, wishes: Sequence[Operation], *, service: str, key: Key | None = None) -> Kept:
         at = self._now()
@@ -412,6 +373,10 @@ class Desk:
             for operation in operations
         ]
 
+    def _take_last(self, entry: Entry, context: CallContext) -> None:
+        self.carried(replace(self.weave(entry.shown, context), context=context))
+        self._tell_shared(entry)
+
     def _take_over(self, entry: Entry, taken: TakeOver, *, base: CallContext) -> None:
         stamp = {"service": STORE_SERVICE, "received_at": self._now().isoformat(timespec="microseconds")}
         taken = replace(taken, interactions=[{**stamp, **each} for each in taken.interactions])
@@ -443,7 +408,7 @@ class Desk:
                     await self._kept.keep([logged for write in batch for logged in write.logged])
             except StoreUnavailable as exc:
                 self._refuse(batch, exc)
-                await asyncio.sleep(_RETRY_SECONDS if self._moves else 0)
+                await asyncio.sleep(RETRY_SECONDS if self._moves else 0)
                 continue
             for write in batch:
                 self._show(write)
@@ -463,7 +428,7 @@ class Desk:
     def _show(self, write: _Write) -> None:
         write.entry.waiting -= 1
         # What seemed to be a call may have turned out to be none meanwhile.
-        entry = self._entry(write.logged[0].call_sid) or write.entry
+        entry = self._entries.named(write.logged[0].call_sid) or write.entry
         if write.base is not None:
             entry.base = write.base
         last = write.logged[-1]
@@ -481,7 +446,7 @@ class Desk:
         if is_changed:
             self.changes.publish(ChangeKind.CONTEXT_CHANGED, entry.shown)
         self._tell_shared(entry)
-        self._check_row(entry)
+        self._ended.check_row(entry)
 
     def _refuse(self, batch: Sequence[_Write], exc: StoreUnavailable) -> None:
         """Nothing of this is kept, nor of what was accepted on top of it."""
@@ -496,7 +461,7 @@ class Desk:
                 entry.keys.pop(write.key, None)
             if write.base is not None:
                 # It still stands in the shared store, and is found there again.
-                asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._tell_shared, entry)
+                asyncio.get_running_loop().call_later(RETRY_SECONDS, self._tell_shared, entry)
             if not write.done.done():
                 write.done.set_exception(StoreUnavailable(str(exc)))
 
@@ -507,83 +472,6 @@ class Desk:
             self._shared.mark(entry.shown)
         else:
             self._shared.changed_late(entry.shown)
-
-    # After the end
-
-    def _check_row(self, entry: Entry) -> None:
-        if entry.has_row and entry.ended_at is not None and latest_operation(entry) > entry.told:
-            self._late.add(entry.shown.call_sid)
-            self._late_work.set()
-
-    async def _look_after_ended(self) -> None:
-        is_first = True
-        while True:
-            try:
-                if is_first:
-                    self._late.update(await self._kept.unfinished())
-                    is_first = False
-                while self._finals:
-                    await self._take_last(next(iter(self._finals)))
-                while self._late:
-                    await self._amend(next(iter(self._late)))
-                await self._sweep()
-            except StoreUnavailable as exc:
-                log.debug("ended calls cannot be completed now: %s", exc)
-                await asyncio.sleep(_RETRY_SECONDS)
-                continue
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._times.sweep):
-                    await self._late_work.wait()
-                    self._late_work.clear()
-                    await asyncio.sleep(self._times.amend)
-
-    async def _take_last(self, sid: str) -> None:
-        try:
-            entry = self._entry(sid) or await self._fetched(sid)
-        except CallUnknown:
-            self._finals.pop(sid)
-            return
-        context = self._finals.pop(sid)
-        self.carried(replace(self.weave(entry.shown, context), context=context))
-        self._tell_shared(entry)
-
-    async def _amend(self, sid: str) -> None:
-        entry = self._entries.get(sid)
-        if entry is None:
-            try:
-                found = await self._found(sid)
-            except CallUnknown:
-                self._late.discard(sid)
-                return
-            entry = self._entries.get(sid, found)  # somebody may write at this moment
-        self._late.discard(sid)  # what is written from now on is for the next time
-        if entry.ended_at is None:
-            return  # it goes on after all
-        context = entry.shown
-        try:
-            is_changed = await self._kept.amend(context)
-        except StoreUnavailable:
-            self._late.add(sid)
-            raise
-        entry.told = max(entry.told, context.operation or 0)
-        if is_changed:
-            self._on_amended()
-
-    async def _sweep(self) -> None:
-        now = self._now()
-        if now < self._next_sweep:
-            return
-        self._next_sweep = now + timedelta(seconds=self._times.sweep)
-        for sid, entry in list(self._entries.items()):
-            if entry.ended_at is None or entry.waiting:
-                continue
-            # No row for so long: the local database cannot be written. Where nobody noted anything, nothing is lost.
-            latest = latest_operation(entry)
-            is_told = entry.told >= latest if entry.has_row else not latest
-            keep = self._times.grace if is_told else self._times.grace + self._times.late
-            if now - entry.ended_at >= timedelta(seconds=keep):
-                del self._entries[sid]
-        await self._kept.expire(now - timedelta(seconds=self._times.late), but=list(self._entries))
 
 
 def _same_facts(context: CallContext, facts: CallContext) -> bool:

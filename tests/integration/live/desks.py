@@ -10,7 +10,8 @@ from typing import Any
 from agent.calls.context import CallContext, CallState
 from agent.calls.operations import AppendInteractions
 from agent.calls.wishes import Limits
-from agent.live.desk import Desk, DeskTimes, Mask, Written
+from agent.live.desk import Desk, Mask, Written
+from agent.live.ended import DeskTimes
 from agent.live.feed import FeedTimes, LiveFeed
 from agent.live.store import ContextStore
 from agent.store.context_log import ContextLog, finished_with

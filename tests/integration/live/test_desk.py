@@ -20,7 +20,8 @@ from agent.calls.operations import (
 from agent.calls.wishes import Limits
 from agent.errors import CallUnknown, OperationRefused, RevisionChanged, StoreUnavailable, TooLarge
 from agent.live.changes import Change, ChangeKind
-from agent.live.desk import DeskTimes, Written
+from agent.live.desk import Written
+from agent.live.ended import DeskTimes
 from agent.live.entry import REVISION_LEAP
 from agent.store.writer import Group
 from tests.integration.live.desks import CALL, Site, site_at, texts
