@@ -59,6 +59,17 @@ async def test_what_was_answered_is_there_after_a_crash_with_tasks_variables_and
         assert texts(await site.desk.read(CALL.call_sid)) == ["hello", "good day", "and on"]
 
 
+async def test_what_services_write_at_the_same_time_is_made_durable_by_one_commit(tmp_path: Path) -> None:
+    async with site_at(tmp_path) as site:
+        await site.begin(CALL)
+        statements: list[str] = []
+        await site.store.connection.run(lambda connection: connection.set_trace_callback(statements.append))
+        await asyncio.gather(*(site.say(CALL, str(number)) for number in range(50)))
+        await site.store.connection.run(lambda connection: connection.set_trace_callback(None))
+        assert statements.count("COMMIT") == 1
+        assert texts(await site.desk.read(CALL.call_sid)) == [str(number) for number in range(50)]
+
+
 async def test_what_stands_on_the_desk_when_a_call_ends_is_in_its_row_with_the_outbox_entry(tmp_path: Path) -> None:
     async with site_at(tmp_path) as site:
         await site.begin(CALL)
