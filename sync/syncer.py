@@ -25,6 +25,7 @@ from sync.errors import (
     UplinkRefused,
     UplinkUnavailable,
 )
+from sync.every import Every, keep_in_step
 from sync.outbox import Outbox, Standing
 from sync.pace import BulkHours, Pace
 from sync.records import Batch, Greeting, Receipt, RecordReceipt, Verdict, Welcome
@@ -186,15 +187,10 @@ class Syncer:
         """Send until cancelled; lets go of the uplink then."""
         scheduler = AsyncIOScheduler(timezone=UTC)
         # A late or missed tick is worth one look, however many were missed.
-        scheduler.add_job(
-            self._tick,
-            "interval",
-            seconds=self._settings.interval_seconds,
-            max_instances=1,
-            coalesce=True,
-            misfire_grace_time=None,
-        )
+        every = Every(timedelta(seconds=self._settings.interval_seconds))
+        scheduler.add_job(self._tick, every, max_instances=1, coalesce=True, misfire_grace_time=None)
         scheduler.start()
+        in_step = asyncio.create_task(keep_in_step(scheduler), name="syncer-clock")
         self._running = True
         try:
             while True:
@@ -202,6 +198,7 @@ class Syncer:
                 await self._until_there_is_a_reason()
         finally:
             self._running = False
+            in_step.cancel()
             scheduler.shutdown(wait=False)
             await self._uplink.close()
 
