@@ -72,6 +72,7 @@ from agent.store.retention import Retention
 from agent.store.services import Registered
 from agent.store.spill import Spill, read_position
 from agent.store.tally import SqliteTally
+from agent.store.upkeep import Upkeep
 from agent.store.writer import FinishedCall, Writer
 from agent.tracking.derive import row_so_far
 from agent.tracking.rebuild import Rebuild
@@ -390,9 +391,10 @@ class Daemon:
         self._followers = [source for source in sources if isinstance(source, Follower)]
         verified = DailyCoverage([self._sources_of(pbx) for pbx in settings.pbx], store=store, writer=self._backfill)
         self._tally = SqliteTally(store.path, writer)
+        self._upkeep = Upkeep(store, site=settings.site, settings=settings.store, directory=settings.backup_directory)
         self._jobs = Jobs(
-            store=store,
             retention=retention,
+            upkeep=self._upkeep,
             reconcile=self._reconcile_daily,
             verify=verified.verify_due,
         )
@@ -407,6 +409,7 @@ class Daemon:
             outbox=self._outbox,
             disk=self._disk,
             tally=self._tally,
+            upkeep=self._upkeep,
             sources=[source.status if isinstance(source, Follower) else source for source in sources],
         )
 

@@ -6,16 +6,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Final, assert_never
 
 from agent.errors import StoreUnavailable
+from agent.store.backup_files import backups_size
 from agent.store.engine import Store, reading
 from agent.store.faults import faults_of
 from agent.store.free_pages import shrink
 from agent.store.reserve import Reserve
 from agent.store.retention import Retention
-from agent.store.room import FULL, Level, Room, days_left, growth, measure
+from agent.store.room import FULL, Level, Room, days_left, growth, least_free, measure
 from agent.store.spill import count_set_aside
 from config.settings import OnFull, StoreSettings
 
@@ -26,9 +26,6 @@ _SOON_SECONDS: Final = 5.0  # while something is the matter
 _GROWTH_SECONDS: Final = 600.0
 # Below FULL by so much, so that the next call does not bring it back.
 _ENOUGH: Final = FULL - 0.02
-# Of a disk that others fill, nothing of ours is given up before so little is free, and only so much.
-_LEAST_FREE_BYTES: Final = 256 << 20
-_LEAST_FREE_PART: Final = 0.05
 
 
 @dataclass(slots=True)
@@ -91,7 +88,7 @@ class DiskWatch:
             self.state.room = room = await self._store.reader.run(
                 lambda reader: measure(
                     reader, self._store.path, budget=budget << 20 if budget else None,
-                    backups=_size_of(self._store.path.parent / "backups"),
+                    backups=backups_size(self._store.path, self._settings.backup_directory),
                 )
             )  # fmt: skip
         self.state.set_aside = await asyncio.to_thread(count_set_aside, self._store.path)
@@ -148,8 +145,7 @@ class DiskWatch:
         too_many = 0
         if room.budget:
             too_many = room.used - round(_ENOUGH * room.budget)
-        least = min(_LEAST_FREE_BYTES, round(_LEAST_FREE_PART * room.disk_total))
-        too_many = max(too_many, least - room.disk_free - room.unused)
+        too_many = max(too_many, least_free(room.disk_total) - room.disk_free - room.unused)
         return room.database - room.unused - too_many if too_many > 0 else None
 
     async def _drop(self, drop: Callable[[Callable[[], bool]], Awaitable[int]], target: int | None) -> int:
@@ -163,10 +159,3 @@ class DiskWatch:
         with reading(self._store.path) as reader:
             room = measure(reader, self._store.path, budget=None)
         return room.database - room.unused <= target
-
-
-def _size_of(directory: Path) -> int:
-    try:
-        return sum(file.stat().st_size for file in directory.iterdir() if file.is_file())
-    except OSError:
-        return 0

@@ -158,7 +158,24 @@ class DatabaseHealth(_Part):
     budget_days: float | None = None
     on_full: tuple[str, ...] = ()  # what has been done since the room was used up
     set_aside: int = 0  # spills that could not be read, or not wholly
+    checked_at: datetime | None = None  # when SQLite last looked all of it through
+    check_found: str | None = None  # then; None: it was sound
+    check_trouble: str | None = None  # why it could not be looked through since
+    next_check_at: datetime | None = None
     salvaged: str | None = None  # of this last week: when, what was lost, and where the report lies
+
+
+class BackupHealth(_Part):
+    """Backups that are made by the clock."""
+
+    directory: str
+    every_hours: int  # 0: none
+    keep: int
+    last_at: datetime | None = None
+    last_file: str | None = None
+    last_size: int = 0
+    next_at: datetime | None = None
+    trouble: str | None = None  # why there is no newer one, or why older ones could not be removed
 
 
 class AgentStatus(_Part):
@@ -178,6 +195,7 @@ class AgentStatus(_Part):
     central: CentralHealth = CentralHealth()
     live_store: LiveStoreHealth | None = None
     database: DatabaseHealth
+    backup: BackupHealth | None = None  # None: without a database there is nothing to copy
 
 
 def problems_of(status: AgentStatus) -> tuple[str, ...]:
@@ -200,6 +218,7 @@ def problems_of(status: AgentStatus) -> tuple[str, ...]:
             "or start the newer version that made them"
         )
     found += [database.salvaged] if database.salvaged else []
+    found += _of_upkeep(database, status.backup)
     found += _of_room(database)
     for pbx in status.pbx:
         if pbx.state not in {LineState.CONNECTED, None}:
@@ -225,6 +244,13 @@ def problems_of(status: AgentStatus) -> tuple[str, ...]:
     if status.live_store is not None and not status.live_store.reachable:
         found.append(f"the live context store is away: {status.live_store.error or status.live_store.home}")
     return tuple(found)
+
+
+def _of_upkeep(database: DatabaseHealth, backup: BackupHealth | None) -> Iterator[str]:
+    if database.check_trouble:
+        yield f"the local database could not be looked through: {database.check_trouble}"
+    if backup is not None and backup.every_hours and backup.trouble:
+        yield f"the local database could not be backed up: {backup.trouble}"
 
 
 def _of_room(database: DatabaseHealth) -> Iterator[str]:

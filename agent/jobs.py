@@ -1,25 +1,26 @@
-"""What is done beside capturing: what is old goes, days are verified, and a doubtful database is looked through."""
+"""What is done beside capturing, by the clock: what is old goes, days are verified, the database is looked after."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from typing import Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from apscheduler.triggers.interval import IntervalTrigger
 
-from agent.errors import StoreDamaged, StoreUnavailable
-from agent.store.engine import Store, quick_check
+from agent.errors import StoreUnavailable
 from agent.store.retention import Retention
+from agent.store.upkeep import Upkeep
+from sync.every import Every, keep_in_step
 
 log = logging.getLogger(__name__)
 
-_PRUNE_MINUTES: Final = 10
-_RECONCILE_MINUTES: Final = 60
+_PRUNE: Final = timedelta(minutes=10)
+_RECONCILE: Final = timedelta(minutes=60)
 _RECONCILE_JITTER_SECONDS: Final = 1800
-_VERIFY_MINUTES: Final = 20
-_FIRST_VERIFY: Final = timedelta(minutes=5)  # after a start, when what was missed has been read
+_VERIFY: Final = timedelta(minutes=20)
+_UPKEEP: Final = timedelta(minutes=5)
+_FIRST: Final = timedelta(minutes=5)  # after a start, when what was missed has been read
 
 
 class Jobs:
@@ -28,13 +29,13 @@ class Jobs:
     def __init__(
         self,
         *,
-        store: Store,
         retention: Retention,
+        upkeep: Upkeep,
         reconcile: Callable[[], Awaitable[None]],
         verify: Callable[[], Awaitable[None]],
     ) -> None:
-        self._store = store
         self._retention = retention
+        self._upkeep = upkeep
         self._reconcile = reconcile
         self._verify = verify
 
@@ -50,37 +51,27 @@ class Jobs:
                     failed.set_exception(exc)
 
         scheduler = AsyncIOScheduler(timezone=UTC)  # the machine's own may be one that nobody knows
-        prune = IntervalTrigger(minutes=_PRUNE_MINUTES, timezone=UTC)
-        scheduler.add_job(guarded, prune, [self._prune], coalesce=True, max_instances=1)
+
+        def add(work: Callable[[], Awaitable[None]], every: Every, *, instances: int = 1) -> None:
+            # A late or missed turn is worth one, however many were missed.
+            scheduler.add_job(
+                guarded, every, [work], coalesce=True, max_instances=instances, misfire_grace_time=None
+            )  # fmt: skip
+
+        add(self._prune, Every(_PRUNE))
         # Once a day it does something; sites that were switched on together do not all come at once.
-        look = IntervalTrigger(minutes=_RECONCILE_MINUTES, jitter=_RECONCILE_JITTER_SECONDS, timezone=UTC)
-        scheduler.add_job(guarded, look, [self._reconcile], coalesce=True, max_instances=1)
+        add(self._reconcile, Every(_RECONCILE, jitter_seconds=_RECONCILE_JITTER_SECONDS))
         # At the quiet hour it does something, or as soon after it as the agent runs.
-        hour = IntervalTrigger(minutes=_VERIFY_MINUTES, start_date=datetime.now(UTC) + _FIRST_VERIFY, timezone=UTC)
-        scheduler.add_job(guarded, hour, [self._verify], coalesce=True, max_instances=1)
+        add(self._verify, Every(_VERIFY, first=_FIRST))
+        # It takes turns with itself: a long one is no reason for APScheduler to complain.
+        add(self._upkeep.run_due, Every(_UPKEEP, first=timedelta() if self._upkeep.is_urgent else _FIRST), instances=2)
         scheduler.start()
         try:
             async with asyncio.TaskGroup() as tasks:
-                if self._store.check_due:
-                    tasks.create_task(self._check(), name="quick-check")
+                tasks.create_task(keep_in_step(scheduler), name="clock")
                 await failed
         finally:
             scheduler.shutdown(wait=False)
-
-    async def _check(self) -> None:
-        """Look through the database once: after an unclean stop it was too large to be checked before the start."""
-        path = self._store.path
-        try:
-            problems = await quick_check(path)
-        except StoreDamaged as exc:
-            problems = [str(exc)]
-        except StoreUnavailable as exc:
-            log.warning("the database could not be looked through: %s", exc)
-            return
-        if not problems:
-            log.info("the database is sound after an unclean stop", extra={"file": str(path)})
-            return
-        self._store.damage.note(StoreDamaged(f"{path} is damaged ({problems[0]})"))
 
     async def _prune(self) -> None:
         try:

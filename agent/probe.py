@@ -12,6 +12,7 @@ from agent.errors import StoreUnavailable
 from agent.health import (
     AgentStatus,
     BacklogHealth,
+    BackupHealth,
     CallsHealth,
     CentralHealth,
     CoverageHealth,
@@ -31,6 +32,7 @@ from agent.store.repository import Repository
 from agent.store.rescue import told_of_last
 from agent.store.room import Level, Room
 from agent.store.tally import SqliteTally
+from agent.store.upkeep import Upkeep
 from agent.tracking.tracker import Tracker
 from config.describe import fingerprint
 from config.settings import Settings
@@ -80,6 +82,7 @@ class Probe:
         outbox: SqliteOutbox,
         disk: Watching,
         tally: SqliteTally,
+        upkeep: Upkeep,
         sources: Sequence[SourceStatus] = (),
     ) -> None:
         self._settings = settings
@@ -92,6 +95,7 @@ class Probe:
         self._outbox = outbox
         self._disk = disk
         self._tally = tally
+        self._upkeep = upkeep
         self._sources = sources
         self._started_at = datetime.now(UTC)
         self._settings_hash = fingerprint(settings)
@@ -169,7 +173,9 @@ class Probe:
                 disk_total=disk_total,
                 salvaged=await asyncio.to_thread(told_of_last, self._settings.database_file, datetime.now(UTC)),
                 **self._room(),
+                **self._checked(),
             ),
+            backup=self._backup(),
         )
         problems = problems_of(status)
         verdict = Verdict.DEGRADED if problems else Verdict.OK
@@ -194,6 +200,28 @@ class Probe:
             "on_full": tuple(self._done()),
             "set_aside": disk.set_aside,
         }
+
+    def _checked(self) -> dict[str, Any]:  # Any: as above
+        notes = self._upkeep.notes
+        return {
+            "checked_at": notes.checked_at,
+            "check_found": notes.found,
+            "check_trouble": notes.check_trouble,
+            "next_check_at": self._upkeep.next_check_at,
+        }
+
+    def _backup(self) -> BackupHealth:
+        notes, settings = self._upkeep.notes, self._settings.store
+        return BackupHealth(
+            directory=str(self._upkeep.directory),
+            every_hours=settings.backup_every_hours,
+            keep=settings.backup_keep,
+            last_at=notes.backed_up_at,
+            last_file=notes.backup_file,
+            last_size=notes.backup_bytes,
+            next_at=self._upkeep.next_backup_at,
+            trouble=notes.backup_trouble,
+        )
 
     def _done(self) -> Iterator[str]:
         disk = self._disk.state

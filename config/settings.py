@@ -580,6 +580,21 @@ class StoreSettings(_Section):
     on_full: tuple[OnFull, ...] = (OnFull.STOP_BACKFILL, OnFull.DROP_SYNCED_HISTORY, OnFull.DROP_JOURNAL)
     reserve_megabytes: Annotated[int, Field(ge=0, le=4096)] = 32  # kept free for the worst hour; 0: none
     spill_max_megabytes: Annotated[int, Field(ge=1, le=65_536)] = 1024
+    check_every_days: Annotated[int, Field(ge=0, le=366)] = 7  # 0: only after an unclean stop
+    # 0: none. A copy on the same disk does not outlive it, and holds persons who were erased since.
+    backup_every_hours: Annotated[int, Field(ge=0, le=8784)] = 0
+    backup_keep: Annotated[int, Field(ge=1, le=1000)] = 3
+    backup_directory: FilePath | None = None  # None: backups in the state directory
+
+    @property
+    def check_every(self) -> timedelta | None:
+        """How long after a complete check of the database the next one comes."""
+        return timedelta(days=self.check_every_days) if self.check_every_days else None
+
+    @property
+    def backup_every(self) -> timedelta | None:
+        """How long after a backup the next one comes."""
+        return timedelta(hours=self.backup_every_hours) if self.backup_every_hours else None
 
     @property
     def journal_keep(self) -> timedelta:
@@ -721,6 +736,12 @@ class Settings(_Section):
             raise ValueError(f"two PBXes are called {twice[0]!r}; give each its own name")
         return value
 
+    @model_validator(mode="after")
+    def _backups_lie_apart(self) -> Self:
+        if self.backup_directory == self.state_directory:
+            raise ValueError("store.backup_directory is the state_directory itself; name a directory of its own")
+        return self
+
     def encoding_of(self, pbx: PbxSettings) -> str:
         """How the PBX's names are to be read that are no UTF-8. Windows-1254 holds all of ISO-8859-9."""
         if pbx.legacy_encoding is not None:
@@ -737,6 +758,11 @@ class Settings(_Section):
     def database_file(self) -> Path:
         """The local SQLite database."""
         return self.state_directory / "edge.db"
+
+    @property
+    def backup_directory(self) -> Path:
+        """Where backups of it go, if nobody names a place."""
+        return self.store.backup_directory or self.state_directory / "backups"
 
     @property
     def socket_file(self) -> Path:

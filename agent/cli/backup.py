@@ -1,39 +1,75 @@
 """`edge-agent backup`, `restore` and `salvage`: copies of the local database, and what is left of a damaged one."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agent.cli.faults import CommandFailed, ExitCode
-from agent.cli.output import AsJson, say, say_json
+from agent.cli.output import AsJson, moment, note, say, say_json, size, table
 from agent.cli.settings import DEFAULT_FILE, ConfigFile, load_to_look
+
+if TYPE_CHECKING:
+    from config.settings import Settings
 
 
 def back_up(
     *,
     target: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="Where to; else a new file in backups/ beside the database.")
+        Path | None, typer.Argument(metavar="FILE", help="Where to; else a new file in store.backup_directory.")
     ] = None,
+    list_only: Annotated[bool, typer.Option("--list", help="Show the backups there are, the latest last.")] = False,
     file: ConfigFile = DEFAULT_FILE,
     as_json: AsJson = False,
 ) -> None:
     """Copy the local database, whether the agent runs or not; the copy is checked and one file.
 
-    Capture does not wait for it. The copy holds personal data, and is readable by its owner only.
+    Capture does not wait for it. The copy holds personal data, and is readable by its owner only. What is made here no
+    clock removes; with store.backup_every_hours the running agent makes others by itself.
     """
+    settings = load_to_look(file)
+    if list_only:
+        if target is not None:
+            raise CommandFailed("--list takes no file; it shows what is in store.backup_directory")
+        _list(settings, as_json=as_json)
+        return
     from agent.store import backup
+    from agent.store.backup_files import named_by_hand
 
-    database = load_to_look(file).database_file.absolute()
-    target = (target or backup.usual_backup_file(database)).absolute()
+    database = settings.database_file.absolute()
+    target = (target or settings.backup_directory / named_by_hand(datetime.now(UTC))).absolute()
     if target == database:
         raise CommandFailed("this is the database itself; name another file")
-    size = backup.back_up(database, target)
+    count = backup.back_up(database, target)
     if as_json:
-        say_json({"file": str(target), "bytes": size})
+        say_json({"file": str(target), "bytes": count})
     else:
-        say(f"{target}: {size / 1e6:.1f} MB, checked")
+        say(f"{target}: {count / 1e6:.1f} MB, checked")
+
+
+def _list(settings: "Settings", *, as_json: bool) -> None:
+    from agent.store.backup_files import all_in
+
+    try:
+        found = all_in(settings.backup_directory.absolute(), settings.site)
+    except FileNotFoundError:
+        found = []
+    except OSError as exc:
+        raise CommandFailed(f"{settings.backup_directory} cannot be looked at: {exc.strerror or exc}") from exc
+    if as_json:
+        say_json([
+            {"file": str(one.path), "at": one.at, "bytes": one.size, "made_by": "clock" if one.is_scheduled else "hand"}
+            for one in found
+        ])  # fmt: skip
+        return
+    if not found:
+        note(f"there is no backup in {settings.backup_directory}")
+        return
+    rows = [(moment(one.at), size(one.size), "clock" if one.is_scheduled else "hand", str(one.path)) for one in found]
+    for line in table(("made", "size", "by", "file"), rows):
+        say(line)
 
 
 def restore(

@@ -1,4 +1,4 @@
-"""A status as a person reads it: the verdict first, then what it rests on, in at most eighteen lines."""
+"""A status as a person reads it: the verdict first, then what it rests on, in at most nineteen lines."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 from agent.cli.output import Colour, ago, counted, length, painted, printable, size
 
 if TYPE_CHECKING:
-    from agent.health import AgentStatus, PbxHealth
+    from agent.health import AgentStatus, DatabaseHealth, PbxHealth
 
-MAX_LINES: Final = 18
-_FIXED_LINES: Final = 13  # the verdict and the twelve lines below the PBXes
+MAX_LINES: Final = 19
+_FIXED_LINES: Final = 14  # the verdict and the thirteen lines below the PBXes
 _COLOURS: Final = {"ok": Colour.GOOD, "degraded": Colour.CAREFUL, "stopped": Colour.BAD}
 _CLOCK_SECONDS: Final = 1.0  # below it, two clocks agree as far as calls are concerned
 
@@ -34,6 +34,7 @@ def status_lines(status: "AgentStatus", *, now: datetime) -> list[str]:
         ("centre", _centre(status, now=now)),
         ("disk", _disk(status)),
         ("database", _database(status, now=now)),
+        ("backup", _backup(status, now=now)),
         ("clock", _clocks(status)),
         ("agent", _agent(status, now=now)),
     ]
@@ -208,7 +209,30 @@ def _database(status: "AgentStatus", *, now: datetime) -> str:
         return f"{database.file}: none yet" if not database.error else f"{database.file}: {database.error}"
     sizes = f"{size(database.size)} (WAL {size(database.wal_size)}, journal {size(database.journal_size)})"
     commit = f", last commit {ago(database.last_commit_at, now=now)}" if database.last_commit_at else ""
-    return f"{database.file}, {sizes}{commit}{f', {database.error}' if database.error else ''}"
+    error = f", {database.error}" if database.error else ""
+    return f"{database.file}, {sizes}{commit}, {_checked(database, now=now)}{error}"
+
+
+def _checked(database: "DatabaseHealth", *, now: datetime) -> str:
+    if database.checked_at is None:
+        return "not looked through yet"
+    return f"looked through {ago(database.checked_at, now=now)}: {database.check_found or 'sound'}"
+
+
+def _backup(status: "AgentStatus", *, now: datetime) -> str:
+    backup = status.backup
+    if backup is None or not (backup.every_hours or backup.last_at):
+        return "none is made by the clock: store.backup_every_hours"
+    last = (
+        f"{ago(backup.last_at, now=now)}, {size(backup.last_size)}, {backup.last_file}" if backup.last_at else "never"
+    )
+    parts = [f"last {last}"]
+    if backup.next_at is not None:
+        wait = (backup.next_at - now).total_seconds()
+        parts.append(f"next in {length(wait)}" if wait > 0 else "next is due")
+    if backup.trouble:
+        parts.append(f"NOT DONE: {backup.trouble}")
+    return ", ".join(parts)
 
 
 def _clocks(status: "AgentStatus") -> str:

@@ -14,6 +14,7 @@ from agent.errors import StoreUnavailable
 from agent.health import (
     AgentStatus,
     BacklogHealth,
+    BackupHealth,
     CallsHealth,
     CentralHealth,
     CoverageHealth,
@@ -25,6 +26,7 @@ from agent.health import (
 )
 from agent.store import coverage
 from agent.store.files import reserve_file, size_of, spill_file, wal_file
+from agent.store.upkeep_notes import UpkeepNotes
 from config.describe import fingerprint
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def status_without_agent(settings: "Settings") -> AgentStatus:
         PbxHealth(name=each.name, address=f"{each.host}:{each.port}", state=None, sources=_sources(each, {}))
         for each in settings.pbx
     )
+    notes = UpkeepNotes.of(settings.database_file)
     status = AgentStatus(
         verdict=Verdict.STOPPED,
         site=settings.site,
@@ -47,7 +50,16 @@ def status_without_agent(settings: "Settings") -> AgentStatus:
         settings_hash=fingerprint(settings),
         pbx=pbx,
         central=_central(settings),
-        database=_database(settings.database_file),
+        database=_database(settings.database_file, notes),
+        backup=BackupHealth(
+            directory=str(settings.backup_directory),
+            every_hours=settings.store.backup_every_hours,
+            keep=settings.store.backup_keep,
+            last_at=notes.backed_up_at,
+            last_file=notes.backup_file,
+            last_size=notes.backup_bytes,
+            trouble=notes.backup_trouble,
+        ),
     )
     try:
         with LocalCalls.of(settings) as calls:
@@ -120,7 +132,7 @@ def _sources(pbx: "PbxSettings", read: dict[tuple[str, str], dict[str, Any]]) ->
     )
 
 
-def _database(file: Path) -> DatabaseHealth:
+def _database(file: Path, notes: UpkeepNotes) -> DatabaseHealth:
     """Sizes, of what is there; the disk's are those of the nearest directory that exists."""
     place = next((parent for parent in file.parents if os.path.isdir(parent)), Path("/"))
     free = total = 0
@@ -135,4 +147,7 @@ def _database(file: Path) -> DatabaseHealth:
         reserve_size=size_of(reserve_file(file)),
         disk_free=free,
         disk_total=total,
+        checked_at=notes.checked_at,
+        check_found=notes.found,
+        check_trouble=notes.check_trouble,
     )

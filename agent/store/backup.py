@@ -2,53 +2,47 @@
 
 import os
 import sqlite3
-import time
 from contextlib import closing, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from agent.errors import StoreUnavailable
+from agent.errors import StoreDamaged, StoreUnavailable
 from agent.store import schema
+from agent.store.backup_files import part_of, unfinished_of
 from agent.store.engine import problems_of, reading
 from agent.store.faults import faults_of
 from agent.store.files import sync_directory
 from agent.store.lease import Lease
+from agent.store.stopping import Stop
 from agent.store.swap import finish_swap, part_file, swap_in
 from config import failpoints
 
 _PAGES: Final = 64  # copied at once: 512 KB
-_PAUSE_SECONDS: Final = 0.005  # between; the disk is capture's first
+_SHORTEST_REST_SECONDS: Final = 0.005  # between; the disk is capture's first
+# What is written is synced in parts: one great sync at the end would have capture's commits wait behind it.
+_SYNC_EVERY: Final = 8  # times of _PAGES
 
 
-def backup_directory(database: Path) -> Path:
-    """Where backups go that are given no name."""
-    return database.with_name("backups")
-
-
-def usual_backup_file(database: Path) -> Path:
-    """A new backup's file, if nobody names one."""
-    return backup_directory(database) / f"{database.stem}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db"
-
-
-def back_up(database: Path, target: Path) -> int:
+def back_up(database: Path, target: Path, *, stop: Stop | None = None) -> int:
     """Write a copy as of now to `target`, checked and synced, and return its size in bytes.
 
-    It reads as any reader does, so capture does not wait for it; only the write-ahead log grows meanwhile. Raises
-    StoreUnavailable, with `target` as it was.
+    It reads as any reader does and rests half of the time, so capture does not wait for it; only the write-ahead log
+    grows meanwhile. Raises StoreUnavailable, of these StoreDamaged where damage is found in the copy, or Stopped once
+    `stop` is told, with `target` as it was.
     """
-    part = target.with_name(target.name + ".part")
+    part = part_of(target)
     with faults_of(target):
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            _copy(database, part)
+            _copy(database, part, stop or Stop())
             failpoints.hit("backup.rename.before")
             os.rename(part, target)
             failpoints.hit("backup.rename.after")
             sync_directory(target.parent)
         finally:
-            with suppress(OSError):
-                part.unlink()
+            for file in unfinished_of(target):
+                with suppress(OSError):
+                    file.unlink()
         return target.stat().st_size
 
 
@@ -67,7 +61,7 @@ def restore(backup: Path, database: Path, *, site: str) -> Path | None:
         finish_swap(database)
         part = part_file(database)
         try:
-            _copy(backup, part)
+            _copy(backup, part, Stop())
             _refuse_others(part, backup, site=site)
         except BaseException:
             with suppress(OSError):
@@ -78,27 +72,44 @@ def restore(backup: Path, database: Path, *, site: str) -> Path | None:
         lease.leave()
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, stop: Stop) -> None:
     with suppress(FileNotFoundError):
         target.unlink()
-    os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    with reading(source.absolute()) as from_, closing(sqlite3.connect(target, isolation_level=None)) as to:
-        # One snapshot from beginning to end: what is committed meanwhile would make the copy begin again.
-        from_.execute("BEGIN")
-        from_.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        from_.backup(to, pages=_PAGES, sleep=_PAUSE_SECONDS, progress=_pause)
-        to.execute("PRAGMA journal_mode = DELETE")
-        problems = problems_of(to)
+    handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with reading(source.absolute()) as from_, closing(sqlite3.connect(target, isolation_level=None)) as to:
+            # Synced below, and nobody reads it before.
+            to.execute("PRAGMA synchronous = OFF")
+            # One snapshot from beginning to end: what is committed meanwhile would make the copy begin again.
+            from_.execute("BEGIN")
+            from_.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            # sqlite3 itself sleeps only when it has to wait for a lock.
+            from_.backup(to, pages=_PAGES, sleep=_SHORTEST_REST_SECONDS, progress=_Pace(handle, stop))
+            from_.execute("ROLLBACK")
+            to.execute("PRAGMA journal_mode = DELETE")
+            os.fsync(handle)
+            with stop.ends(to):
+                problems = problems_of(to)
+    finally:
+        os.close(handle)
     if problems:
-        raise StoreUnavailable(f"{source} is damaged ({problems[0]}); `edge-agent salvage` saves what can be read")
-    with target.open("rb") as written:
-        os.fsync(written.fileno())
+        raise StoreDamaged(f"{source} is damaged ({problems[0]}); `edge-agent salvage` saves what can be read")
 
 
-def _pause(status: int, remaining: int, total: int) -> None:
-    del status, total
-    if remaining:
-        time.sleep(_PAUSE_SECONDS)  # sqlite3 sleeps only when it has to wait for a lock
+class _Pace:
+    """Called after every part of a copy: syncs what was written, and rests."""
+
+    def __init__(self, handle: int, stop: Stop) -> None:
+        self._handle = handle
+        self._stop = stop
+        self._parts = 0
+
+    def __call__(self, status: int, remaining: int, total: int) -> None:
+        self._parts += 1
+        if self._parts % _SYNC_EVERY == 0:
+            os.fdatasync(self._handle)
+        if remaining:
+            self._stop.rest(_SHORTEST_REST_SECONDS)
 
 
 def _refuse_others(copy: Path, named: Path, *, site: str) -> None:

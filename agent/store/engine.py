@@ -29,6 +29,7 @@ from agent.store import schema
 from agent.store.faults import faults_of
 from agent.store.filesystem import network_filesystem
 from agent.store.lease import Lease
+from agent.store.stopping import Stop
 from agent.store.swap import finish_swap
 from config import failpoints
 
@@ -110,17 +111,21 @@ async def open_store(path: Path) -> AsyncIterator[Store]:
 
 
 async def quick_check(path: Path) -> list[str]:
-    """What SQLite's quick check finds wrong, read by a connection of its own; takes about a second per 200 MB."""
+    """What SQLite's quick check finds wrong, read by a connection of its own; takes about a second per 200 MB.
+
+    Nobody waits for the look but this task: cancelled, it ends the look too. Raises StoreUnavailable.
+    """
+    stop = Stop()
 
     def look() -> list[str]:
-        connection = _connect_reader(path)
-        try:
+        with closing(_connect_reader(path)) as connection, stop.ends(connection):
             return problems_of(connection)
-        finally:
-            connection.close()
 
-    with faults_of(path):
-        return await asyncio.to_thread(look)
+    try:
+        with faults_of(path):
+            return await asyncio.to_thread(look)
+    finally:
+        stop.tell()
 
 
 @contextmanager

@@ -20,6 +20,11 @@ def reserve_file(database: Path) -> Path:
     return database.with_name(f"{database.name}.reserve")
 
 
+def upkeep_file(database: Path) -> Path:
+    """When it was checked and copied last: `agent.store.upkeep_notes`."""
+    return database.with_name(f"{database.name}.upkeep")
+
+
 def size_of(file: Path) -> int:
     """In bytes; 0 if it is not there or cannot be looked at."""
     try:

@@ -16,6 +16,9 @@ LOW: Final = 0.85
 FULL: Final = 0.95
 # While so much of the disk is free, how much of it is used is nobody's worry: it holds millions of calls.
 _PLENTY_BYTES: Final = 20 << 30
+# Of a disk that others fill, nothing of ours is given up before so little is free, and nothing is added to it then.
+_LEAST_FREE_BYTES: Final = 256 << 20
+_LEAST_FREE_PART: Final = 0.05
 _MEASURED: Final = timedelta(days=7)
 _USUAL_CALL_BYTES: Final = 3000
 _FEW_CALLS: Final = 1000  # below it, the empty tables weigh more than the calls
@@ -102,6 +105,11 @@ def measure(connection: sqlite3.Connection, database: Path, *, budget: int | Non
         disk_free=disk.free,
         disk_total=disk.total,
     )
+
+
+def least_free(disk_total: int) -> int:
+    """So many bytes of a disk have to stay free for whatever else happens on it."""
+    return min(_LEAST_FREE_BYTES, round(_LEAST_FREE_PART * disk_total))
 
 
 def growth(connection: sqlite3.Connection, room: Room, *, now: datetime) -> float:

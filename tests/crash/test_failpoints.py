@@ -32,6 +32,7 @@ _HIT: Final = re.compile(r'failpoints\.hit\(\s*"([^"]+)"')
 _FLOORS: Final = ("agent", "sync", "config")
 # Steps that a running agent comes to once in ten minutes or once a day: `upkeep` does them at once.
 _OF_UPKEEP: Final = ("journal.prune", "retention.", "store.checkpoint.")
+_OF_BACKUPS: Final = ("upkeep.", "backup.")
 # Steps of commands for a stopped agent, by what the steps' names begin with.
 _OF_COMMANDS: Final = {"backup.": "backup", "salvage.": "salvage", "swap.": "salvage"}
 _AT_A_START: Final = (
@@ -52,7 +53,7 @@ def _steps() -> list[str]:
 def _in_the_daemon() -> Iterator[tuple[str, int]]:
     # The schema first: it is made once in the life of a database.
     for step in sorted(_steps(), key=lambda step: (not step.startswith("store.migrate"), step.endswith("after"))):
-        if not step.startswith((*_OF_UPKEEP, *_OF_COMMANDS)):
+        if not step.startswith((*_OF_UPKEEP, *_OF_BACKUPS, *_OF_COMMANDS)):
             yield step, 1
             if not step.startswith((*_AT_A_START, "spill.")):
                 yield step, _LATER
@@ -129,6 +130,28 @@ async def test_a_kill_in_the_middle_of_upkeep_takes_nothing_that_has_not_arrived
 
     again = await asyncio.to_thread(_keep_up, database, "")
     assert again.stdout == "done\n", again.stderr
+    assert _waiting(database) == waiting
+
+
+@pytest.mark.parametrize("step", [step for step in _steps() if step.startswith(_OF_BACKUPS)])
+async def test_a_kill_at_any_step_of_a_backup_by_the_clock_leaves_whole_backups_and_the_next_start_tidies_up(
+    step: str, settled: Path, tmp_path: Path
+) -> None:
+    database = tmp_path / "killed" / "edge.db"
+    shutil.copytree(settled.parent, database.parent)
+    backups, waiting = database.parent / "backups", _waiting(database)
+
+    done = await asyncio.to_thread(_keep_up, database, f"{step}=kill@2")  # when there is one already
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, ""), done.stderr
+    found = list(backups.glob("*.scheduled.db"))
+    assert found
+    for whole in found:
+        assert await quick_check(whole) == []
+        assert _waiting(whole) == waiting
+
+    again = await asyncio.to_thread(_keep_up, database, "")
+    assert again.stdout == "done\n", again.stderr
+    assert [file.name.endswith(".scheduled.db") for file in backups.iterdir()] == [True]
     assert _waiting(database) == waiting
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from agent import jobs as working
 from agent.jobs import Jobs
-from agent.store import engine
+from agent.store import engine, upkeep
 from agent.store.engine import Store, open_store
 from agent.store.lease import lock_file
 from agent.store.retention import Retention
+from agent.store.upkeep import Upkeep
 from agent.store.writer import Writer
 from config.settings import RetentionSettings, StoreSettings, TenancySettings
 
@@ -24,8 +24,7 @@ async def _run_briefly(jobs: Jobs) -> None:
 async def test_a_time_zone_nobody_knows_is_no_hindrance(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Nowhere/At-All")
 
-    jobs = Jobs(store=store, retention=await _retention(store), reconcile=_nothing, verify=_nothing)
-    await _run_briefly(jobs)
+    await _run_briefly(await _jobs(store))
 
     assert store.damage.told is None
 
@@ -43,13 +42,21 @@ async def test_a_database_too_large_for_a_check_at_the_start_is_checked_once_the
         assert path == database
         return found
 
-    monkeypatch.setattr(working, "quick_check", quick_check)
+    monkeypatch.setattr(upkeep, "quick_check", quick_check)
     async with open_store(database) as store:
-        jobs = Jobs(store=store, retention=await _retention(store), reconcile=_nothing, verify=_nothing)
-        await _run_briefly(jobs)
+        await _run_briefly(await _jobs(store))
 
     assert store.damage.told == (f"{database} is damaged (row 7 missing from index)" if found else None)
     assert store.damage.met.is_set() == bool(found)
+
+
+async def _jobs(store: Store) -> Jobs:
+    return Jobs(
+        retention=await _retention(store),
+        upkeep=Upkeep(store, site="here", settings=StoreSettings(), directory=store.path.parent / "backups"),
+        reconcile=_nothing,
+        verify=_nothing,
+    )
 
 
 async def _retention(store: Store) -> Retention:

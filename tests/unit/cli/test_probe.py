@@ -9,6 +9,7 @@ from agent.errors import StoreUnavailable
 from agent.health import Verdict
 from agent.live.feed import LiveStatus
 from agent.probe import Probe
+from agent.store.upkeep_notes import UpkeepNotes
 from agent.tracking.tracker import TrackerStatus
 from tests.unit.cli.local_site import NOON
 from tests.unit.config.files import GOOD, read
@@ -23,10 +24,11 @@ def _probe(directory: Path) -> Probe:
     tracker: Any = SimpleNamespace(status=TrackerStatus(calls_left_out=3), live_calls=list, spilled_bytes=0)
     repository: Any = SimpleNamespace(counts_since=_away)
     live: Any = SimpleNamespace(status=lambda: LiveStatus("memory://", True, NOON, 0, 0, None))
+    upkeep: Any = SimpleNamespace(notes=UpkeepNotes(), directory=directory, next_check_at=None, next_backup_at=None)
     settings = read(directory, GOOD).model_copy(update={"state_directory": directory / "gone"})
     return Probe(
         settings, version="1", tracker=tracker, lines=[], live_feed=live, syncer=None, repository=repository,
-        outbox=outbox, disk=SimpleNamespace(state=DiskState()), tally=outbox,
+        outbox=outbox, disk=SimpleNamespace(state=DiskState()), tally=outbox, upkeep=upkeep,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from agent.cli.status_text import MAX_LINES, status_lines
 from agent.health import (
     AgentStatus,
     BacklogHealth,
+    BackupHealth,
     CallsHealth,
     CentralHealth,
     CoverageHealth,
@@ -64,7 +65,7 @@ def test_a_status_tells_the_verdict_first_and_the_rest_in_order() -> None:
     assert lines[0] == "OK: istanbul-1 captures; 2 live calls, nothing waiting to be sent"
     assert [line[:12].strip() for line in lines[1:]] == [
         "PBX main", "live calls", "today", "backlog", "quarantine", "gaps", "coverage", "centre", "disk",
-        "database", "clock", "agent",
+        "database", "backup", "clock", "agent",
     ]  # fmt: skip
     assert lines[1] == (
         "PBX main    connected for 2 h, 127.0.0.1:5038, 11.0.0, last event 2 s ago, last call 3 min ago"
@@ -107,6 +108,26 @@ def test_a_status_never_has_more_lines_than_a_screen() -> None:
 def test_a_clock_that_is_off_is_told() -> None:
     pbx = PbxHealth(name="main", address="a:1", state=LineState.CONNECTED, clock_offset_seconds=-3.25)
     assert "clock       PBX main behind by 3.2 s" in status_lines(running(pbx=(pbx,)), now=NOON)
+
+
+def test_when_the_database_was_looked_through_and_backed_up_is_told() -> None:
+    database = DatabaseHealth(file="/s/edge.db", size=2**20, checked_at=NOON - timedelta(days=2))
+    backup = BackupHealth(
+        directory="/b", every_hours=6, keep=3, last_at=NOON - timedelta(hours=2), last_file="/b/one.db",
+        last_size=3 * 2**20, next_at=NOON + timedelta(hours=4),
+    )  # fmt: skip
+    lines = status_lines(running(database=database, backup=backup), now=NOON)
+    assert any(line.startswith("database") and line.endswith("looked through 2 d ago: sound") for line in lines)
+    assert "backup      last 2 h ago, 3.0 MiB, /b/one.db, next in 4 h" in lines
+
+
+def test_a_backup_that_cannot_be_made_is_a_problem_and_one_that_is_not_wanted_is_none() -> None:
+    failing = BackupHealth(directory="/b", every_hours=6, keep=3, trouble="there is no directory /b")
+    status = running(backup=failing)
+    assert status.problems == ("the local database could not be backed up: there is no directory /b",)
+    assert "backup      last never, NOT DONE: there is no directory /b" in status_lines(status, now=NOON)
+    assert running(backup=failing.model_copy(update={"every_hours": 0})).problems == ()
+    assert "backup      none is made by the clock: store.backup_every_hours" in status_lines(running(), now=NOON)
 
 
 def test_without_an_agent_the_database_answers_and_the_exit_code_is_3(site: LocalSite) -> None:
