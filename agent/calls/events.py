@@ -127,13 +127,17 @@ class AppStarted:
 
 @dataclass(frozen=True, slots=True)
 class DialBegan:
-    """`channel` (None for a call the PBX makes by itself) tries to reach `dest`."""
+    """`channel` (None for a call the PBX makes by itself) tries to reach `dest`.
+
+    `connected` is whose number the PBX shows to a phone that it rings by itself.
+    """
 
     at: datetime
     channel: str | None
     dest: str
     linked: str
     dial_string: str
+    connected: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -370,6 +370,15 @@ class LiveCall:
         """Whether the PBX itself rang one phone, for a call that waits for it: a transfer that comes back, say."""
         return len(self.legs) == 1 and self.originated() is not None
 
+    def waits_for(self, endpoint: str, number: str) -> bool:
+        """Whether who has this number is there and speaks with nobody, after this phone had its part in the call."""
+        return (
+            self.answered_at is not None
+            and not self.connected
+            and any(leg.endpoint == endpoint for leg in self.legs.values())
+            and any(self.legs[channel].number == number for channel in self.open_channels)
+        )
+
     def originated(self) -> Leg | None:
         """The caller's leg, if the PBX itself dialled it (click to call, a wake-up call)."""
         caller = self.caller

@@ -122,6 +122,7 @@ class CallModel:
         self._handlers: dict[type, _Handler] = _OF_CALL | {
             ChannelRenamed: self._renamed,
             CallerIdentified: self._identified,
+            DialBegan: self._dial_began,
             DialEnded: self._dial_ended,
             BridgeJoined: self._bridge_joined,
             BridgeLeft: partial(connecting.bridge_left, self._bridges),
@@ -329,6 +330,15 @@ class CallModel:
             if leg is not None and channel in younger.open_channels and self._has_room(older):
                 self._move(leg, younger, older, at)
         return older
+
+    def _dial_began(self, call: LiveCall, leg: Leg, event: DialBegan) -> None:
+        """A phone that the PBX rings by itself may be rung for a call that waits for it: a transfer that comes back."""
+        if event.channel is None and event.connected is not None and len(call.legs) == 1:
+            waiting = (other for other in self.live_calls() if other.waits_for(leg.endpoint, event.connected))
+            if (other := next(waiting, None)) is not None:
+                leg.dialled = True  # by which it is known that the PBX rang it
+                call = self._join(other, call, [leg.channel], event.at)
+        dialling.dial_began(call, call.legs[leg.channel], event)
 
     def _dial_ended(self, call: LiveCall, leg: Leg, event: DialEnded) -> None:
         """Who picks up a call that rang elsewhere is who was reached in the end."""
@@ -677,7 +687,6 @@ _OF_CALL: Final[dict[type, _Handler]] = {
     ChannelRinging: dialling.ringing,
     ChannelUp: services.up,
     AppStarted: services.app_started,
-    DialBegan: dialling.dial_began,
     BlindTransferred: connecting.blind_transferred,
     Parked: connecting.parked,
     ConferenceJoined: services.conference_joined,

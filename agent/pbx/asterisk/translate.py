@@ -171,7 +171,9 @@ def _dial_begin(m: AmiMessage, at: datetime) -> CallEvent | None:
     if not dest:
         return None
     linked = m.get("destlinkedid") or m.get("linkedid") or dest
-    return DialBegan(at, m.get("uniqueid") or None, dest, linked, m.get("dialstring"))
+    channel = m.get("uniqueid") or None
+    connected = text_or_none(m.get("destconnectedlinenum")) if channel is None else None
+    return DialBegan(at, channel, dest, linked, m.get("dialstring"), connected)
 
 
 def _dial_end(m: AmiMessage, at: datetime) -> CallEvent | None:

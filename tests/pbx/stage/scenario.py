@@ -117,8 +117,8 @@ def scenario(
     def register(play: Play) -> Play:
         name = getattr(play, "__name__", "")
         assert name not in SCENARIOS, f"two scenarios are called {name}"
-        digits = f"{len(SCENARIOS) + 1:02}"
-        assert len(digits) == 2, "there are numbers for 99 scenarios"
+        digits = f"{(len(SCENARIOS) + 1) % 100:02}"
+        assert len(SCENARIOS) < 100, "there are numbers for 100 scenarios"
         SCENARIOS[name] = Scenario(name, digits, play, internal, inbound, files, skips or {})
         return play
 

@@ -12,6 +12,7 @@ from agent.calls.events import (
     BridgeJoined,
     BridgeKind,
     BridgeLeft,
+    ChannelClosed,
     ChannelOpened,
     ChannelUp,
     DialBegan,
@@ -22,7 +23,7 @@ from agent.calls.events import (
     SnapshotTaken,
 )
 from tests.unit.agent.captures import is_empty, new_model
-from tests.unit.agent.stories import NOON, Story, tell, tell_events
+from tests.unit.agent.stories import MOBILE, NOON, Story, tell, tell_events
 from tests.unit.agent.test_call_model import ringing, told
 
 
@@ -186,6 +187,17 @@ def test_a_clicked_phone_that_nobody_picks_up_is_no_answer() -> None:
     row = told(story.closes("b", "a", cause=0))
 
     assert (row["disposition"], row["caller_id"]) == ("no_answer", "101")
+
+
+def test_who_is_called_back_by_a_click_while_he_speaks_to_somebody_is_called_anew() -> None:
+    story = ringing().answers("x").wait(10)
+    story.say(ChannelOpened(story.at, "9.a", "9.a", name="PJSIP/101-9a", number="101", exten="s"))
+    story.say(DialBegan(story.at, None, "9.a", "9.a", "101", connected=MOBILE))
+
+    clicked, spoken = tell(new_model(), story.say(ChannelClosed(story.at, "9.a", "9.a", 19)).talk_ends("x"))
+
+    assert (clicked.call_sid, clicked.to_row()["caller_id"]) == ("here:main:9.a", "101")
+    assert len(spoken.to_row()["legs"]) == 2
 
 
 def test_phones_rung_over_local_channels_together_are_one_attempt() -> None:

@@ -150,6 +150,14 @@ def test_a_call_the_pbx_makes_by_itself_has_no_source() -> None:
     assert event == DialBegan(AT, None, "1.1", "1.1", "101")
 
 
+def test_whom_a_phone_shows_that_the_pbx_rings_by_itself_is_told_and_nobody_is_not() -> None:
+    ids = {"DestUniqueid": "1.1", "DestLinkedid": "1.1", "DialString": "101"}
+
+    shown = told("DialBegin", DestConnectedLineNum="05321234567", **ids)
+    assert shown == DialBegan(AT, None, "1.1", "1.1", "101", connected="05321234567")
+    assert told("DialBegin", DestConnectedLineNum="<unknown>", **ids) == DialBegan(AT, None, "1.1", "1.1", "101")
+
+
 def test_an_unknown_dial_status_tells_nothing() -> None:
     assert told("DialEnd", DestUniqueid="1.2", DialStatus="SURPRISE") is None
 

@@ -218,6 +218,52 @@ async def attended_transfer_by_feature_code_that_comes_back(cast: Cast) -> Seque
 
 
 @scenario()
+async def attended_transfer_by_feature_code_that_nobody_takes_back(cast: Cast) -> Sequence[CallTruth]:
+    """Who was asked declines, and so does the first when the PBX calls again: still one call."""
+    outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
+    caller, callee = await connect(outside, cast.did(1), first)
+    await pause(TALK)
+    asked = await _consult(callee, second)
+    target = await second.rings()
+    await pause(RING)
+    handed_on = await callee.hang_up()
+    await pause(RING)
+    target.refuse(603, "Decline")
+    again = await first.rings()
+    await pause(RING)
+    again.refuse(603, "Decline")
+    end = await caller.until_ended()
+
+    hold = seconds(asked, handed_on)
+    return [
+        inbound(
+            caller,
+            by=callee,
+            end=end,
+            talk=seconds(callee.answered_at, handed_on),
+            hold=hold,
+            hangup_cause=NORMAL_CLEARING,
+            hangup_source="pbx",
+            slack=SLOW,
+            open=frozenset({"transferred"}),  # it was handed on and came back
+            legs=[
+                caller_leg(outside, talk=None, hold=hold),
+                called_leg(first, talk=None),
+                missed_leg(second, None),
+                missed_leg(first, None),
+            ],
+            timeline=[
+                f"answered {first}",
+                joined(outside, first),
+                *_consulting(outside, first),
+                {f"?transferred {first}", f"?unheld {first}", f"?hangup {first}"}
+                | {f"?left {first}", f"?left {outside}", f"?joined {outside}"},
+            ],
+        )
+    ]
+
+
+@scenario()
 async def consultation_by_feature_code_aborted(cast: Cast) -> Sequence[CallTruth]:
     outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
     caller, callee = await connect(outside, cast.did(1), first)
