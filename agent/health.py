@@ -250,7 +250,7 @@ def _of_upkeep(database: DatabaseHealth, backup: BackupHealth | None) -> Iterato
     if database.check_trouble:
         yield f"the local database could not be looked through: {database.check_trouble}"
     if backup is not None and backup.every_hours and backup.trouble:
-        yield f"the local database could not be backed up: {backup.trouble}"
+        yield f"backups of the local database are in trouble: {backup.trouble}"
 
 
 def _of_room(database: DatabaseHealth) -> Iterator[str]:

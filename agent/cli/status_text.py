@@ -221,7 +221,9 @@ def _checked(database: "DatabaseHealth", *, now: datetime) -> str:
 
 def _backup(status: "AgentStatus", *, now: datetime) -> str:
     backup = status.backup
-    if backup is None or not (backup.every_hours or backup.last_at):
+    if backup is None:
+        return "none while the database cannot be used"
+    if not (backup.every_hours or backup.last_at):
         return "none is made by the clock: store.backup_every_hours"
     last = (
         f"{ago(backup.last_at, now=now)}, {size(backup.last_size)}, {backup.last_file}" if backup.last_at else "never"
@@ -231,7 +233,7 @@ def _backup(status: "AgentStatus", *, now: datetime) -> str:
         wait = (backup.next_at - now).total_seconds()
         parts.append(f"next in {length(wait)}" if wait > 0 else "next is due")
     if backup.trouble:
-        parts.append(f"NOT DONE: {backup.trouble}")
+        parts.append(f"TROUBLE: {backup.trouble}")
     return ", ".join(parts)
 
 

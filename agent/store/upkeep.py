@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import shutil
 import sqlite3
 import time
@@ -151,9 +152,10 @@ class Upkeep:
                 theirs = f"the copy is damaged, the database is not; look after the disk of {self.directory}"
                 await self._backup_failed(theirs if is_sound else str(exc))
             return
-        except StoreUnavailable as exc:
+        except (StoreUnavailable, OSError) as exc:
             due.failed(self._since_boot())
-            await self._backup_failed(str(exc))
+            words = f"{exc.filename or self.directory}: {exc.strerror}" if isinstance(exc, OSError) else str(exc)
+            await self._backup_failed(words)
             return
         finally:
             stop.tell()
@@ -167,7 +169,7 @@ class Upkeep:
 
     async def _backup_failed(self, why: str) -> None:
         if self.notes.backup_trouble != why:
-            log.warning("the database could not be backed up: %s", why)
+            log.warning("backups by the clock are in trouble: %s", why)
             await self._keep(replace(self.notes, backup_trouble=why))
 
     def _make(self, stop: Stop) -> BackupFile:
@@ -180,10 +182,15 @@ class Upkeep:
         return BackupFile(target, at, back_up(path, target, stop=stop), is_scheduled=True)
 
     def _look_at_directory(self) -> None:
-        if self._settings.backup_directory is None:
-            return  # it is made when it is needed
         if not self.directory.is_dir():
+            if self._settings.backup_directory is None:
+                return  # the usual one is made when it is needed
             raise StoreUnavailable(f"there is no directory {self.directory}; make it, or mount its disk")
+        if not os.access(self.directory, os.W_OK | os.X_OK):
+            raise StoreUnavailable(
+                f"the agent may not write to {self.directory}; look at its owner and mode, and in systemd at "
+                "ReadWritePaths= (docs/reliability.md)"
+            )
 
     def _look_for_room(self) -> None:
         """Raise StoreUnavailable if the backup would leave too little for anything else."""
@@ -191,7 +198,7 @@ class Upkeep:
         place = self.directory if self.directory.is_dir() else database.parent
         with reading(database) as connection:
             room = _room(connection, database, self._settings)
-            usage = shutil.disk_usage(place)
+        usage = shutil.disk_usage(place)
         needed, staying = room.database, least_free(usage.total) + (self._settings.reserve_megabytes << 20)
         if usage.free - needed < staying:
             raise StoreUnavailable(

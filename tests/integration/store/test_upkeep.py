@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from agent.store.upkeep_notes import UpkeepNotes
 from agent.store.writer import Group, Writer
 from config.settings import StoreSettings
 from tests.integration.store.facts import call
+from tests.pbx.waiting import wait_until
+from tests.small_disk import small_disk
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -75,6 +78,15 @@ def kept(upkeep: Upkeep) -> list[str]:
 
 def made(*after: timedelta) -> list[str]:
     return [named_by_clock("berlin", NOW + each) for each in after]
+
+
+async def fill(writer: Writer) -> None:
+    """Some 32 MB."""
+    words = "x" * 8000
+    for number in range(40):
+        legs = [{"channel": str(leg), "words": words} for leg in range(100)]
+        await writer.commit(Group(finished=[call(number, legs=legs)]))
+    await writer.cut_log()
 
 
 # The check
@@ -265,7 +277,7 @@ async def test_a_directory_that_is_missing_is_told_once_and_used_when_it_is_ther
         await upkeep.run_due()
         clock.go_on(HOUR)
     assert upkeep.notes.backup_trouble == f"there is no directory {place}; make it, or mount its disk"
-    assert caplog.text.count("could not be backed up") == 1
+    assert caplog.text.count("backups by the clock are in trouble") == 1
     assert not place.exists()
 
     place.mkdir()
@@ -290,12 +302,41 @@ async def test_without_room_nothing_is_begun_and_the_old_ones_stay(
     assert upkeep.notes.backed_up_at == NOW
 
 
+async def test_a_disk_that_is_read_only_or_too_small_is_told_and_ends_nothing(
+    started: Starting, clock: Clock, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path, megabytes=8) as disk:
+        upkeep = started(directory=disk.path, backup_every_hours=1)
+        await upkeep.run_due()
+        assert "there is no room" in str(upkeep.notes.backup_trouble)
+        await asyncio.to_thread(_remount, disk.path, "ro")
+        clock.go_on(HOUR)
+        await upkeep.run_due()
+        assert f"may not write to {disk.path}" in str(upkeep.notes.backup_trouble)
+        await asyncio.to_thread(_remount, disk.path, "rw")
+        assert [name for name in kept(upkeep) if name != "lost+found"] == []
+
+
+def _remount(disk: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], check=True)
+
+
+async def test_an_agent_that_stops_does_not_wait_for_the_end_of_a_backup(started: Starting, writer: Writer) -> None:
+    await fill(writer)
+    upkeep = started(backup_every_hours=1)
+    due = asyncio.create_task(upkeep.run_due())
+    await asyncio.to_thread(
+        wait_until, lambda: any(upkeep.directory.glob("*.part")), what="a backup", seconds=5, pause=0.002
+    )
+    due.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await due
+    await asyncio.to_thread(wait_until, lambda: not any(upkeep.directory.iterdir()), what="nothing", seconds=5)
+    assert upkeep.notes.backed_up_at is None
+
+
 async def test_a_budget_that_a_backup_would_use_up_is_kept(started: Starting, writer: Writer, store: Store) -> None:
-    pages = "x" * 8000
-    for number in range(40):
-        legs = [{"channel": str(leg), "words": pages} for leg in range(100)]
-        await writer.commit(Group(finished=[call(number, legs=legs)]))
-    await writer.cut_log()
+    await fill(writer)
     upkeep = started(backup_every_hours=6, budget_megabytes=64, reserve_megabytes=0)
     await upkeep.run_due()
     assert "store.budget_megabytes would be used" in str(upkeep.notes.backup_trouble)

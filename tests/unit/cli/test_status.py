@@ -124,10 +124,11 @@ def test_when_the_database_was_looked_through_and_backed_up_is_told() -> None:
 def test_a_backup_that_cannot_be_made_is_a_problem_and_one_that_is_not_wanted_is_none() -> None:
     failing = BackupHealth(directory="/b", every_hours=6, keep=3, trouble="there is no directory /b")
     status = running(backup=failing)
-    assert status.problems == ("the local database could not be backed up: there is no directory /b",)
-    assert "backup      last never, NOT DONE: there is no directory /b" in status_lines(status, now=NOON)
-    assert running(backup=failing.model_copy(update={"every_hours": 0})).problems == ()
-    assert "backup      none is made by the clock: store.backup_every_hours" in status_lines(running(), now=NOON)
+    assert status.problems == ("backups of the local database are in trouble: there is no directory /b",)
+    assert "backup      last never, TROUBLE: there is no directory /b" in status_lines(status, now=NOON)
+    unwanted = running(backup=failing.model_copy(update={"every_hours": 0}))
+    assert unwanted.problems == ()
+    assert "backup      none is made by the clock: store.backup_every_hours" in status_lines(unwanted, now=NOON)
 
 
 def test_without_an_agent_the_database_answers_and_the_exit_code_is_3(site: LocalSite) -> None:
