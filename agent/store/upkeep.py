@@ -99,7 +99,8 @@ class Upkeep:
                 await self._back_up(self._backups)
 
     def _until_check(self) -> timedelta:
-        last_at = None if self._is_owed else self.notes.checked_at
+        # What was found damaged has been salvaged since, and nobody has looked at what came of it.
+        last_at = None if self._is_owed or self.notes.found is not None else self.notes.checked_at
         return self._checks.wait(last_at, now=self._now(), since_boot=self._since_boot())
 
     def _until_backup(self, due: Due) -> timedelta:
@@ -123,8 +124,9 @@ class Upkeep:
             problems = [str(exc)]
         except StoreUnavailable as exc:
             self._checks.failed(self._since_boot())
-            if self.notes.check_trouble != str(exc):
+            if self.notes.check_trouble is None:
                 log.warning("the database could not be looked through: %s", exc)
+            if self.notes.check_trouble != str(exc):
                 await self._keep(replace(self.notes, check_trouble=str(exc)))
             return False
         self._checks.done(self._since_boot())
@@ -168,8 +170,9 @@ class Upkeep:
         await self._remove_old(made)
 
     async def _backup_failed(self, why: str) -> None:
-        if self.notes.backup_trouble != why:
+        if self.notes.backup_trouble is None:
             log.warning("backups by the clock are in trouble: %s", why)
+        if self.notes.backup_trouble != why:
             await self._keep(replace(self.notes, backup_trouble=why))
 
     def _make(self, stop: Stop) -> BackupFile:

@@ -132,6 +132,13 @@ async def test_damage_that_a_check_finds_is_told_to_the_store_and_kept(
     assert UpkeepNotes.of(database).found
 
 
+async def test_what_was_salvaged_is_looked_through_soon_after(database: Path, clock: Clock, started: Starting) -> None:
+    UpkeepNotes(checked_at=clock.now, found="row 7 missing from index").keep(database)
+    clock.go_on(HOUR)
+    await started().run_due()
+    assert UpkeepNotes.of(database) == UpkeepNotes(checked_at=clock.now)
+
+
 async def test_without_a_calendar_only_a_stop_that_was_none_is_followed_by_a_check(
     database: Path, clock: Clock, started: Starting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
