@@ -1,5 +1,6 @@
 """Copies of the database, made while the agent captures, and one of them put back."""
 
+import errno
 import os
 import sqlite3
 from contextlib import closing, suppress
@@ -38,7 +39,7 @@ def back_up(database: Path, target: Path, *, stop: Stop | None = None) -> int:
             failpoints.hit("backup.rename.before")
             os.rename(part, target)
             failpoints.hit("backup.rename.after")
-            sync_directory(target.parent)
+            _sync_name(target.parent)
         finally:
             for file in unfinished_of(target):
                 with suppress(OSError):
@@ -94,6 +95,14 @@ def _copy(source: Path, target: Path, stop: Stop) -> None:
         os.close(handle)
     if problems:
         raise StoreDamaged(f"{source} is damaged ({problems[0]}); `edge-agent salvage` saves what can be read")
+
+
+def _sync_name(directory: Path) -> None:
+    try:
+        sync_directory(directory)
+    except OSError as exc:
+        if exc.errno not in {errno.EINVAL, errno.ENOTSUP}:  # a network share that knows no such sync
+            raise
 
 
 class _Pace:

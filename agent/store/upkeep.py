@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -182,7 +183,12 @@ class Upkeep:
         at = self._now().replace(microsecond=0)
         while (target := self.directory / named_by_clock(self._site, at)).exists():  # the clock was set back
             at += _SECOND
-        return BackupFile(target, at, back_up(path, target, stop=stop), is_scheduled=True)
+        try:
+            return BackupFile(target, at, back_up(path, target, stop=stop), is_scheduled=True)
+        except StoreUnavailable:
+            with suppress(OSError):  # its name could not be synced: it may be gone one day, and is made again anyway
+                target.unlink(missing_ok=True)
+            raise
 
     def _look_at_directory(self) -> None:
         if not self.directory.is_dir():

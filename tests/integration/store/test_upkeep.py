@@ -1,6 +1,7 @@
 """Checks and backups by the calendar: what they find and leave, and what a start knows of them."""
 
 import asyncio
+import errno
 import os
 import shutil
 import sqlite3
@@ -326,6 +327,22 @@ async def test_a_disk_that_is_read_only_or_too_small_is_told_and_ends_nothing(
 
 def _remount(disk: Path, how: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], check=True)
+
+
+@pytest.mark.parametrize(("number", "is_kept"), [(errno.EINVAL, True), (errno.EIO, False)])
+async def test_a_share_without_sync_of_names_will_do_and_a_disk_with_errors_does_not_fill_up(
+    started: Starting, clock: Clock, monkeypatch: pytest.MonkeyPatch, number: int, is_kept: bool
+) -> None:
+    def refuse(_: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("agent.store.backup.sync_directory", refuse)
+    upkeep = started(backup_every_hours=24)
+    for _ in range(5):
+        await upkeep.run_due()
+        clock.go_on(HOUR)
+    assert kept(upkeep) == (made(timedelta()) if is_kept else [])
+    assert (upkeep.notes.backup_trouble is None) is is_kept
 
 
 async def test_an_agent_that_stops_does_not_wait_for_the_end_of_a_backup(started: Starting, writer: Writer) -> None:
