@@ -42,13 +42,14 @@ class FeedTimes:
     """How patient the feed is, in seconds."""
 
     pause: float = 0.1  # between two rounds: what changes of a call meanwhile is written once
+    between: float = 0.0  # between two calls in a round
     check: float = 5.0  # how often an idle store is asked whether it still remembers
     first_retry: float = 0.2
     longest_retry: float = 30.0
 
 
 # For a home that only this process reaches: services are answered by the desk, so nobody looks there at once.
-UNHURRIED: Final = FeedTimes(pause=1.0)
+UNHURRIED: Final = FeedTimes(pause=1.0, between=0.005)
 
 
 class Book(Protocol):
@@ -233,15 +234,17 @@ class LiveFeed:
         # What is marked again meanwhile waits for the next round; ends do not wait.
         dirty = list(reversed(self._dirty))
         while dirty or self._over or self._late:
+            rest = 0.0
             if self._over:
                 await self._end(next(iter(self._over.values())))
             elif dirty:
                 if (sid := dirty.pop()) in self._dirty:
                     await self._write(sid)
+                    rest = self._times.between
             elif self._late:
                 await self._write_late(next(iter(self._late.values())))
             # fakeredis answers without ever yielding; capture goes first.
-            await asyncio.sleep(0)
+            await asyncio.sleep(rest)
         self._note_back()
         if not (self._stale or self._dirty):
             self._wake.clear()
