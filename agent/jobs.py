@@ -54,16 +54,15 @@ class Jobs:
 
         def add(work: Callable[[], Awaitable[None]], every: Every, *, instances: int = 1) -> None:
             # A late or missed turn is worth one, however many were missed.
-            scheduler.add_job(
-                guarded, every, [work], coalesce=True, max_instances=instances, misfire_grace_time=None
-            )  # fmt: skip
+            once = {"coalesce": True, "misfire_grace_time": None}
+            scheduler.add_job(guarded, every, [work], max_instances=instances, **once)
 
         add(self._prune, Every(_PRUNE))
         # Once a day it does something; sites that were switched on together do not all come at once.
         add(self._reconcile, Every(_RECONCILE, jitter_seconds=_RECONCILE_JITTER_SECONDS))
         # At the quiet hour it does something, or as soon after it as the agent runs.
         add(self._verify, Every(_VERIFY, first=_FIRST))
-        # It takes turns with itself: a long one is no reason for APScheduler to complain.
+        # While one takes long, the next ends at once: else APScheduler would complain each time.
         add(self._upkeep.run_due, Every(_UPKEEP, first=timedelta() if self._upkeep.is_urgent else _FIRST), instances=2)
         scheduler.start()
         try:
