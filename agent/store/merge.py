@@ -110,6 +110,7 @@ def _merge(
     sids = rows.json_text([*told, *legs])
     known = _read_known(connection, sids)
     live = {sid for (sid,) in connection.execute(_LIVE, (sids,))}
+    parts = {sid for (sid,) in connection.execute(_PARTS, (sids,))}
     emptied, erased = erasures.sealed(connection, [*told, *legs]), erasures.Suppression.read(connection)
     gone = set[str]() if again else horizon.gone(connection, _unknown(told, known))
     result, work = MergeResult(), _Work()
@@ -121,7 +122,7 @@ def _merge(
             continue
         tenant_id = None if dry_run else _tenant_id(connection, call.tenant, tenants)
         old = known.get(sid)
-        if sid in emptied or (old is None and is_part(call.row)):
+        if sid in emptied or (old is None and (sid in parts or is_part(call.row))):
             result.unchanged += 1  # a part is to be said of a call that is stored, if it is
             continue
         if old is None:
@@ -189,6 +190,7 @@ def _tenant_id(connection: sqlite3.Connection, name: str | None, found: dict[str
 
 _NAMES: Final = ("call_sid", *rows.CONTENT)
 _LIVE = "SELECT call_sid FROM live_call WHERE call_sid IN (SELECT value FROM json_each(?))"
+_PARTS = "SELECT call_sid FROM part_of_call WHERE call_sid IN (SELECT value FROM json_each(?))"
 _READ = (
     f"SELECT id, tenant_id, revision, {', '.join(_NAMES)} FROM call "  # noqa: S608 - our own words
     "WHERE call_sid IN (SELECT value FROM json_each(?))"

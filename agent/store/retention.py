@@ -182,7 +182,8 @@ class Retention:
         history = moment_text(now - timedelta(days=settings.history_days))
         steps = SmallSteps(self._store.connection, pause=self._pause)
         total = 0
-        for query, before in ((REJECTS, rejects), (GAPS, history), (COVERAGE, history[:10]), (DROPPED, history)):
+        of_days = (REJECTS, rejects), (GAPS, history), (COVERAGE, history[:10]), (DROPPED, history), (PARTS, history)
+        for query, before in of_days:
             total += await _all_of(steps, query, before)
         if settings.erasures_days is not None:
             erasures = moment_text(now - timedelta(days=settings.erasures_days))
@@ -268,6 +269,8 @@ COVERAGE: Final = "DELETE FROM coverage WHERE (pbx, day) IN (SELECT pbx, day FRO
 # As long as the call is here, it is told by this that nobody wants to send it.
 DROPPED: Final = """DELETE FROM dropped_call WHERE call_sid IN (SELECT call_sid FROM dropped_call WHERE at < ?
     AND NOT EXISTS (SELECT 1 FROM call WHERE call.call_sid = dropped_call.call_sid) LIMIT ?)"""
+PARTS: Final = """DELETE FROM part_of_call WHERE call_sid IN (
+    SELECT call_sid FROM part_of_call WHERE at < ? LIMIT ?)"""
 SEALS: Final = """DELETE FROM erased_call WHERE call_sid IN (SELECT call_sid FROM erased_call
     JOIN erasure ON erasure.id = erasure_id WHERE ended_at < ? LIMIT ?)"""
 ERASURES: Final = "DELETE FROM erasure WHERE id IN (SELECT id FROM erasure WHERE ended_at < ? ORDER BY id LIMIT ?)"

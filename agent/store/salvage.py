@@ -26,9 +26,9 @@ from config import failpoints
 
 # What an unsent call needs comes first: should the disk fill up, it is the rest that is missing.
 _ORDER: Final = (
-    "tenant", "outbox", "quarantine", "dropped_call", "call", "task", "interaction", "live_call", "journal_segment",
-    "gap", "source_place", "counter", "centre", "call_receipt", "horizon", "account", "context_operation", "erasure",
-    "erased_call", "service", "user", "coverage", "source_reject",
+    "tenant", "outbox", "quarantine", "dropped_call", "call", "task", "interaction", "live_call", "part_of_call",
+    "journal_segment", "gap", "source_place", "counter", "centre", "call_receipt", "horizon", "account",
+    "context_operation", "erasure", "erased_call", "service", "user", "coverage", "source_reject",
 )  # fmt: skip
 _MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d")
 _AT_ONCE: Final = 500

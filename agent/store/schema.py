@@ -7,7 +7,7 @@ from agent.errors import StoreNewer, StoreUnavailable
 from config import failpoints
 
 # The newest revision in migrations/versions. Revisions are numbered, so that older and newer can be told apart.
-HEAD = "0010"
+HEAD = "0011"
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 

@@ -122,6 +122,16 @@ class LiveCall(SQLModel, table=True):
     start_time: datetime = _moment()
 
 
+class PartOfCall(SQLModel, table=True):
+    """What seemed to be a call, and the live feed found to be a part of another: no source may tell it as a call."""
+
+    __tablename__ = "part_of_call"
+
+    call_sid: str = Field(primary_key=True, max_length=255)
+    part_of: str = Field(max_length=255)  # a call_sid
+    at: datetime = _moment()
+
+
 class Gap(SQLModel, table=True):
     """A time in which a PBX was not heard. At most one per PBX is open, that is, without `to_at`."""
 
@@ -265,9 +275,9 @@ class Counter(SQLModel, table=True):
 
 
 EDGE_TABLES = (
-    "outbox", "quarantine", "dropped_call", "horizon", "call_receipt", "centre", "journal_segment", "live_call", "gap",
-    "source_place", "source_reject", "coverage", "account", "context_operation", "service", "erasure", "erased_call",
-    "counter",
+    "outbox", "quarantine", "dropped_call", "horizon", "call_receipt", "centre", "journal_segment", "live_call",
+    "part_of_call", "gap", "source_place", "source_reject", "coverage", "account", "context_operation", "service",
+    "erasure", "erased_call", "counter",
 )  # fmt: skip
 STORE_TABLES = frozenset(SHARED_TABLES) | frozenset(EDGE_TABLES)
 

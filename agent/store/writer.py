@@ -168,7 +168,7 @@ class Writer:
         def write(connection: sqlite3.Connection) -> CommitResult:
             if segments:
                 connection.executemany(rows.INSERT_SEGMENT, segments)
-            _write_anchors(connection, group)
+            _write_anchors(connection, group, now=pen.now)
             result = pen.write(connection, finished)
             _write_gaps(connection, group.gaps)
             if also is not None:
@@ -218,7 +218,7 @@ class _Pen:
     """Writes the finished calls of one group inside its transaction."""
 
     def __init__(self, now: str, tenant_ids: dict[str, int]) -> None:
-        self._now = now
+        self.now = now
         self.tenant_ids = tenant_ids  # by name; good for later groups only if this one commits
 
     def write(self, connection: sqlite3.Connection, finished: Sequence[_Encoded]) -> CommitResult:
@@ -271,22 +271,22 @@ class _Pen:
     def _insert(self, connection: sqlite3.Connection, calls: Sequence[_Known]) -> None:
         for call in calls:
             call.row["id"], call.row["tenant_id"], call.row["revision"] = call.id, call.tenant_id, 1
-            call.row["created_at"] = call.row["updated_at"] = self._now
+            call.row["created_at"] = call.row["updated_at"] = self.now
         connection.executemany(rows.INSERT_CALL, [rows.call_values(call.row) for call in calls])
         _insert_children(connection, calls)
-        enqueue(connection, [(call.id, 1) for call in calls if call.tenant_id is not None], at=self._now, known=False)
+        enqueue(connection, [(call.id, 1) for call in calls if call.tenant_id is not None], at=self.now, known=False)
 
     def _update(self, connection: sqlite3.Connection, calls: Sequence[_Known]) -> None:
         for call in calls:
             call.revision += 1
             call.row["key"], call.row["tenant_id"], call.row["revision"] = call.id, call.tenant_id, call.revision
-            call.row["updated_at"] = self._now
+            call.row["updated_at"] = self.now
         connection.executemany(rows.UPDATE_CALL, [rows.update_values(call.row) for call in calls])
         rewritten = [call for call in calls if call.new_children]
         for table in ("task", "interaction"):
             connection.executemany(f"DELETE FROM {table} WHERE call_id = ?", [(call.id,) for call in rewritten])  # noqa: S608 - our own words
         _insert_children(connection, rewritten)
-        enqueue(connection, [(call.id, call.revision) for call in calls if call.tenant_id is not None], at=self._now)
+        enqueue(connection, [(call.id, call.revision) for call in calls if call.tenant_id is not None], at=self.now)
 
 
 def write_finished(connection: sqlite3.Connection, finished: Sequence[FinishedCall], *, now: str) -> CommitResult:
@@ -442,7 +442,7 @@ def _segment_row(segment: Segment) -> rows.Row:
     )
 
 
-def _write_anchors(connection: sqlite3.Connection, group: Group) -> None:
+def _write_anchors(connection: sqlite3.Connection, group: Group, *, now: str) -> None:
     if not (group.opened or group.forgotten):
         return
     # The earlier anchor of a call holds: a replay must start where its first frame is.
@@ -451,6 +451,10 @@ def _write_anchors(connection: sqlite3.Connection, group: Group) -> None:
         [(call.call_sid, call.pbx, call.journal_id, moment_text(call.start_time)) for call in group.opened],
     )
     _end(connection, group.forgotten)
+    connection.executemany(
+        "INSERT INTO part_of_call (call_sid, part_of, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        [(sid, into, now) for sid, into in group.moved],
+    )
     move_operations(connection, moved=group.moved)
 
 

@@ -10,10 +10,11 @@ import pytest
 from agent.store import sources
 from agent.store.engine import Store
 from agent.store.filling import Filling, fill
+from agent.store.merge import ToldCall, merging
 from agent.store.moments import moment_text
 from agent.store.sources import MAX_RAW_BYTES, MAX_REJECTS, Reject, SourceState
 from agent.store.writer import GapClosed, GapOpened, Group, LiveAnchor, Writer, write_finished
-from tests.integration.store.facts import LATER, START, call
+from tests.integration.store.facts import LATER, START, call, row, sid
 
 NOW = moment_text(LATER)
 MINUTE = timedelta(minutes=1)
@@ -41,6 +42,22 @@ async def test_a_place_and_its_calls_are_one_transaction(store: Store, writer: W
         await writer.transact(half)
     assert await store.connection.run(sources.states) == []
     assert await store.connection.run(lambda c: c.execute("SELECT count(*) FROM call").fetchone()) == (0,)
+
+
+async def test_what_the_live_feed_found_to_be_a_part_of_a_call_is_told_as_a_call_by_no_source(
+    store: Store, writer: Writer
+) -> None:
+    await writer.commit(Group(opened=[LiveAnchor(sid(2), "main", 1, START)], finished=[call(1)]))
+    part = Group(forgotten=[sid(2)], moved=[(sid(2), sid(1))])
+    await writer.commit(part)
+    await writer.commit(part)  # as after a commit of which nobody knew what came of it
+
+    told = [ToldCall.of(row(number, source="cdr")) for number in (2, 3)]
+    result = await writer.transact(merging(told, now=NOW))
+
+    assert (result.new, result.unchanged) == (1, 1)
+    found = await store.connection.run(lambda c: c.execute("SELECT call_sid FROM call ORDER BY call_sid").fetchall())
+    assert found == [(sid(1),), (sid(3),)]
 
 
 async def test_rejects_are_bounded_in_length_and_number(store: Store, writer: Writer) -> None:
