@@ -310,16 +310,16 @@ async def test_past_days_are_forgotten_at_their_age(store: Store, writer: Writer
     await writer.commit(Group(gaps=gap))
     await writer.transact(_past)
     retention = keeping(store, writer, clock, erasures_days=365)
-    tables = ("gap", "coverage", "source_reject", "dropped_call", "erasure", "erased_call")
-    assert await _counts(store, tables) == [1] * 6
+    tables = ("gap", "coverage", "source_reject", "dropped_call", "part_of_call", "erasure", "erased_call")
+    assert await _counts(store, tables) == [1] * 7
 
     clock.pass_by(timedelta(days=399))
     await retention.run_due()
-    assert await _counts(store, tables) == [1, 1, 0, 1, 0, 0]
+    assert await _counts(store, tables) == [1, 1, 0, 1, 1, 0, 0]
     clock.pass_by(timedelta(days=2))
     await retention.run_due()
 
-    assert await _counts(store, tables) == [0] * 6
+    assert await _counts(store, tables) == [0] * 7
 
 
 def _past(connection: sqlite3.Connection) -> None:
@@ -330,6 +330,7 @@ def _past(connection: sqlite3.Connection) -> None:
         (at,),
     )
     connection.execute("INSERT INTO dropped_call VALUES ('a:b:c', 'acme', 1, 'x', 'y', ?, 'root', ?)", (at, at))
+    connection.execute("INSERT INTO part_of_call VALUES ('a:b:d', 'a:b:c', ?)", (at,))
     connection.execute(
         'INSERT INTO erasure (at, "by", salt, hashes, calls, mentions, frames, ended_at) '
         "VALUES (?, 'root', x'', '[]', 1, 0, 0, ?)",
