@@ -100,23 +100,33 @@ def salvage(
             metavar="FILE", help="A new file; without it the agent's own database is replaced and kept aside."
         ),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the agent's database even if nothing is found damaged.")
+    ] = False,
     file: ConfigFile = DEFAULT_FILE,
     as_json: AsJson = False,
 ) -> None:
     """Read what can be read of a damaged database into a new one, unsent calls first, and list what is lost.
 
-    Without --into the agent must be stopped. Exits with 1 if something is known to be lost.
+    Without --into the agent must be stopped, and a database in which nothing is found damaged stays as it is, unless
+    --force is given. --into never changes the database, so it needs no --force. Exits with 1 if something is known to
+    be lost.
     """
-    from agent.store.rescue import rescue
+    from agent.store.rescue import rescue, rescue_if_damaged
     from agent.store.salvage import salvage as read_into
 
     database = load_to_look(file).database_file.absolute()
     if into is None:
         if damaged is not None:
             raise CommandFailed("name the new file with --into")
-        done = rescue(database)
+        done = rescue(database) if force else rescue_if_damaged(database)
+        if done is None:
+            _tell_sound(database, as_json=as_json)
+            return
         result, places = done.result, {"damaged": str(done.aside), "report": str(done.report)}
     else:
+        if force:
+            raise CommandFailed("--into leaves the database as it is, so there is nothing to force")
         if into.exists():
             raise CommandFailed(f"{into} exists already; name a new file")
         result, places = read_into((damaged or database).absolute(), into.absolute()), {"into": str(into)}
@@ -128,3 +138,10 @@ def salvage(
             say(f"{name}: {value if isinstance(value, str | int) else json.dumps(value)}")
     if result.has_losses:
         raise typer.Exit(ExitCode.WARNING)
+
+
+def _tell_sound(database: Path, *, as_json: bool) -> None:
+    if as_json:
+        say_json({"database": str(database), "is_damaged": False})
+    else:
+        say(f"nothing is damaged; nothing was changed ({database}; --force salvages it nevertheless)")

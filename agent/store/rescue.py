@@ -3,17 +3,20 @@
 import json
 import logging
 import os
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from agent.errors import StoreUnavailable
+from agent.errors import StoreDamaged, StoreUnavailable
+from agent.store import schema
+from agent.store.engine import reading
 from agent.store.faults import faults_of
 from agent.store.lease import Lease
 from agent.store.salvage import Salvaged, salvage
-from agent.store.swap import finish_swap, part_file, swap_in
+from agent.store.swap import finish_swap, incoming_file, part_file, swap_in
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +36,24 @@ class Rescued:
 
 def rescue(database: Path) -> Rescued:
     """Salvage a database in its place. Raises StoreHeld while an agent runs, StoreUnavailable if it cannot be done."""
-    lease = Lease.take(database)
+    lease = _lease_of(database)
     try:
         finish_swap(database)
         return rescue_held(database)
+    finally:
+        lease.leave()
+
+
+def rescue_if_damaged(database: Path) -> Rescued | None:
+    """As `rescue`, but None, with nothing changed, if SQLite finds nothing wrong with the database."""
+    lease = _lease_of(database)
+    try:
+        finish_swap(database)
+        if not _is_sound(database):
+            return rescue_held(database)
+        if lease.was_clean:
+            lease.leave_clean()
+        return None
     finally:
         lease.leave()
 
@@ -53,10 +70,28 @@ def rescue_held(database: Path, *, is_stopped: Callable[[], bool] = lambda: Fals
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             json.dump(result.as_dict(), stream, indent=1)
     log.error(
-        "the database was damaged; what could be read of it is in a new one, which has taken its place",
+        "the database was salvaged; what could be read of it is in a new one, which has taken its place",
         extra={"damaged": str(aside), "report": str(report), "calls": result.rows["call"]},
     )
     return Rescued(result, aside, report)
+
+
+def _lease_of(database: Path) -> Lease:
+    if not database.exists() and not incoming_file(database).exists():
+        raise StoreUnavailable(f"there is no database {database}")
+    return Lease.take(database)
+
+
+def _is_sound(database: Path) -> bool:
+    """By the longest look: whoever salvages by hand has a reason to, and a quick check does not hold an index against
+    its table.
+    """
+    try:
+        with reading(database) as connection:
+            schema.check_known(schema.revision_of(connection), connection, database)
+            return connection.execute("PRAGMA integrity_check(1)").fetchall() == [("ok",)]
+    except (StoreDamaged, sqlite3.Error):  # what is left of the latter is a description SQLite makes nothing of
+        return False
 
 
 def told_of_last(database: Path, now: datetime) -> str | None:

@@ -34,7 +34,7 @@ _FLOORS: Final = ("agent", "sync", "config")
 _OF_UPKEEP: Final = ("journal.prune", "retention.", "store.checkpoint.")
 _OF_BACKUPS: Final = ("upkeep.", "backup.")
 # Steps of commands for a stopped agent, by what the steps' names begin with.
-_OF_COMMANDS: Final = {"backup.": "backup", "salvage.": "salvage", "swap.": "salvage"}
+_OF_COMMANDS: Final = {"backup.": ("backup",), "salvage.": ("salvage", "--force"), "swap.": ("salvage", "--force")}
 _AT_A_START: Final = (
     "lease.", "store.migrate.", "syncer.greeted", "syncer.lease_kept", "outbox.refill", "syncer.refilled",
 )  # fmt: skip
@@ -164,7 +164,7 @@ async def test_a_command_killed_in_its_middle_leaves_a_database_that_opens_with_
     settings.write_text(f'state_directory = "{settled.parent}"\nsite = "here"\n', encoding="utf-8")
     settings.chmod(0o600)
     command = next(command for begin, command in _OF_COMMANDS.items() if step.startswith(begin))
-    edge_agent = [str(Path(sys.executable).with_name("edge-agent")), command, "--config", str(settings)]
+    edge_agent = [str(Path(sys.executable).with_name("edge-agent")), *command, "--config", str(settings)]
 
     done = await asyncio.to_thread(_run, edge_agent, f"{step}=kill")
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, ""), done.stderr
