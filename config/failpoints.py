@@ -1,7 +1,8 @@
-"""Named steps at which the crash laboratory (tests/crash) ends the process; without the variable they cost a call.
+"""Named steps at which tests end or freeze the process (tests/crash); without the variable they cost a call.
 
 SENTIRIC_FAILPOINTS="store.commit.before=kill@3,syncer.sent=kill" kills the process when it comes to the first step for
-the third time, or to the second step at all. It is read once, at import, and nothing sets it but tests.
+the third time, or to the second step at all; "salvage.table=freeze" stops it there until somebody sends SIGCONT. It is
+read once, at import, and nothing sets it but tests.
 """
 
 import os
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 VARIABLE: Final = "SENTIRIC_FAILPOINTS"
+_SIGNALS: Final = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
 
 
 def _pass(step: str) -> None:
@@ -24,19 +26,20 @@ def armed(wishes: str) -> Callable[[str], None]:
 
     def hit(step: str) -> None:
         if step in left:
-            left[step] -= 1
-            if left[step] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+            number, times = left[step]
+            left[step] = number, times - 1
+            if times == 1:
+                os.kill(os.getpid(), number)
 
     return hit
 
 
-def _wish(text: str) -> tuple[str, int]:
+def _wish(text: str) -> tuple[str, tuple[signal.Signals, int]]:
     step, _, action = text.strip().partition("=")
     what, _, time = action.partition("@")
-    if not step or what != "kill":
-        raise ValueError(f"{VARIABLE}: {text!r} is not STEP=kill or STEP=kill@N")
-    return step, int(time or 1)
+    if not step or what not in _SIGNALS:
+        raise ValueError(f"{VARIABLE}: {text!r} is not STEP=kill, STEP=freeze, STEP=kill@N or STEP=freeze@N")
+    return step, (_SIGNALS[what], int(time or 1))
 
 
 hit: Final = armed(os.environ.get(VARIABLE, ""))

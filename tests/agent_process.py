@@ -74,6 +74,17 @@ class AgentProcess:
 
         wait_until(up, what="the agent up and connected", seconds=seconds)
 
+    def wait(self, *, seconds: float = 20) -> int:
+        """Until it ends by itself; the exit code, negative for a signal."""
+        assert self._process is not None
+        process, self._process = self._process, None
+        try:
+            return process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
     def kill(self) -> None:
         """SIGKILL, as the machine's worst day would."""
         self._signal(signal.SIGKILL)

@@ -1,5 +1,6 @@
 """Turns SQLite's and the system's complaints into one sentence an operator can act on."""
 
+import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,10 @@ def faults_of(path: Path) -> Iterator[None]:
         kind = StoreDamaged if _code(exc) in _DAMAGE else StoreUnavailable
         raise kind(f"{path}: {sentence} ({_cause(exc)})") from exc
     except OSError as exc:
+        if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StoreUnavailable(
+                f"{exc.filename or path}: {_SENTENCES[sqlite3.SQLITE_FULL]} ({exc.strerror})"
+            ) from exc
         raise StoreUnavailable(f"{exc.filename or path} cannot be used: {exc.strerror or exc}; {_HINT}") from exc
 
 

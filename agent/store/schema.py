@@ -48,7 +48,7 @@ def check_known(found: str | None, connection: sqlite3.Connection, path: Path) -
 def _upgrade(connection: sqlite3.Connection) -> None:
     from alembic import command
     from alembic.config import Config
-    from sqlalchemy import create_engine
+    from sqlalchemy import create_engine, event
     from sqlalchemy.pool import StaticPool
 
     config = Config()
@@ -56,6 +56,7 @@ def _upgrade(connection: sqlite3.Connection) -> None:
     config.set_main_option("path_separator", "os")
     # The connection belongs to the caller: the engine borrows it and never closes it.
     engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
+    event.listen(engine, "after_cursor_execute", lambda *_: failpoints.hit("store.migrate.statement"))
     borrowed = engine.connect()
     try:
         # The connection is in autocommit mode, so SQLAlchemy's own begin does nothing: begin for it.

@@ -4,6 +4,7 @@ from alembic import context
 from sqlmodel import SQLModel
 
 from agent.store.tables import STORE_TABLES
+from config import failpoints
 
 
 def _include_name(name: str | None, kind: str, _parents: object) -> bool:
@@ -16,6 +17,7 @@ context.configure(
     include_name=_include_name,
     render_as_batch=True,
     transactional_ddl=True,
+    on_version_apply=lambda **_: failpoints.hit("store.migrate.revision"),
 )
 with context.begin_transaction():
     context.run_migrations()
