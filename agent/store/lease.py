@@ -80,6 +80,18 @@ def _about_this_process() -> bytes:
 def _who(told: bytes) -> str:
     try:
         facts = json.loads(told)
-        return f"process {facts['pid']} ({facts['program']}), since {facts['since'][:19]} UTC"
+        told = f"process {facts['pid']} ({facts['program']}), since {facts['since'][:19]} UTC"
+        return (
+            f"{told}, which is frozen (kill -CONT {facts['pid']} lets it go on)" if _is_frozen(facts["pid"]) else told
+        )
     except (ValueError, KeyError, TypeError):  # the holder is just writing its name
         return "another process"
+
+
+def _is_frozen(pid: int) -> bool:
+    """Whether SIGSTOP or a debugger holds the process."""
+    try:
+        told = Path(f"/proc/{pid:d}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:  # it has just ended, or is none of ours to look at
+        return False
+    return told.rpartition(")")[2].split()[:1] in (["T"], ["t"])

@@ -19,10 +19,9 @@ from config import failpoints
 from tests.agent_process import AgentProcess
 from tests.pbx.waiting import wait_until
 from tests.small_disk import small_disk
+from tests.usual_rows import insert_row
 
-AT: Final = "2026-11-22 09:00:00.000000"
 CALLS: Final = 40
-_USUAL: Final = {"INTEGER": 1, "DATETIME": AT, "FLOAT": 1.5, "BOOLEAN": 1, "JSON": "[]", "BLOB": b"\x01x"}
 _PARENTS_FIRST: Final = (
     "tenant", "call", "user", "interaction", "outbox", "quarantine", "task", "gap", "journal_segment", "live_call",
 )  # fmt: skip
@@ -63,23 +62,8 @@ def _make_old(database: Path) -> None:
         connection.execute("BEGIN")
         for table in _PARENTS_FIRST:
             for number in range(1, (CALLS if table == "call" else CALLS // 2) + 1):
-                _insert(connection, table, number)
+                insert_row(connection, table, number)
         connection.execute("COMMIT")
-
-
-def _insert(connection: sqlite3.Connection, table: str, number: int) -> None:
-    parents = {row[3] for row in connection.execute(f"PRAGMA foreign_key_list({table})")}
-    row: dict[str, object] = {}
-    for _, name, declared, _, _, key in connection.execute(f"PRAGMA table_info({table})"):
-        kind = declared.partition("(")[0]
-        if name in parents:
-            row[name] = 1 if name == "tenant_id" else number
-        elif kind == "VARCHAR":
-            row[name] = "here" if name == "site" else f"{name} {number}"
-        else:
-            row[name] = number if key and kind == "INTEGER" else _USUAL[kind]
-    names, marks = ", ".join(f'"{name}"' for name in row), ", ".join("?" * len(row))
-    connection.execute(f'INSERT INTO "{table}" ({names}) VALUES ({marks})', list(row.values()))
 
 
 def _contents(database: Path, columns: dict[str, str] | None = None) -> tuple[str, Contents]:
