@@ -80,10 +80,10 @@ def _about_this_process() -> bytes:
 def _who(told: bytes) -> str:
     try:
         facts = json.loads(told)
-        told = f"process {facts['pid']} ({facts['program']}), since {facts['since'][:19]} UTC"
-        return (
-            f"{told}, which is frozen (kill -CONT {facts['pid']} lets it go on)" if _is_frozen(facts["pid"]) else told
-        )
+        holder = f"process {facts['pid']} ({facts['program']}), since {facts['since'][:19]} UTC"
+        if _is_frozen(facts["pid"]):
+            holder += f", which is frozen (kill -CONT {facts['pid']} lets it go on)"
+        return holder
     except (ValueError, KeyError, TypeError):  # the holder is just writing its name
         return "another process"
 
