@@ -15,7 +15,7 @@ from agent.store import schema
 from agent.store.engine import reading
 from agent.store.faults import faults_of
 from agent.store.lease import Lease
-from agent.store.salvage import Salvaged, salvage
+from agent.store.salvage import REPORT_FORMAT, Salvaged, salvage
 from agent.store.swap import finish_swap, incoming_file, part_file, swap_in
 
 log = logging.getLogger(__name__)
@@ -103,6 +103,10 @@ def told_of_last(database: Path, now: datetime) -> str | None:
     try:
         with report.open(encoding="utf-8") as stream:
             told = json.loads(stream.read(_MAX_REPORT_BYTES))
+        if told["format"] > REPORT_FORMAT:
+            return (
+                f"the local database was damaged and salvaged; {report} was written by a newer version of this program"
+            )
         at = datetime.fromisoformat(told["at"])
         if now - at > _TOLD_FOR:
             return None

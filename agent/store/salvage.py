@@ -31,6 +31,7 @@ _ORDER: Final = (
     "context_operation", "erasure", "erased_call", "service", "user", "coverage", "source_reject",
 )  # fmt: skip
 _MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d")
+REPORT_FORMAT: Final = 1
 _AT_ONCE: Final = 500
 _LOOK_EVERY: Final = 100_000  # of SQLite's virtual machine's steps: some milliseconds
 _LOOK_EVERY_PAGES: Final = 256
@@ -65,7 +66,7 @@ class Salvaged:
     def as_dict(self) -> dict[str, Any]:  # Any: JSON
         """For a report."""
         return {
-            "format": 1,
+            "format": REPORT_FORMAT,
             "at": datetime.now(UTC).isoformat(),
             "saved": dict(self.rows),
             "unreadable_rows": dict(self.unreadable),

@@ -4,16 +4,17 @@ import random
 import shutil
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from agent.errors import StoreHeld, StoreUnavailable
+from agent.errors import StoreHeld, StoreNewer, StoreUnavailable
 from agent.store.backup import back_up, restore
 from agent.store.engine import new_database, problems_of
 from agent.store.files import wal_file
 from agent.store.lease import Lease
-from agent.store.rescue import rescue
+from agent.store.rescue import rescue, rescue_if_damaged, told_of_last
 from agent.store.salvage import salvage
 from agent.store.swap import finish_swap, incoming_file
 
@@ -130,6 +131,25 @@ def test_the_damaged_database_and_a_report_are_kept(database: Path) -> None:
     assert done.aside.read_bytes() == before
     assert '"saved"' in done.report.read_text()
     _check_sound(database)
+
+
+def test_the_report_of_a_newer_program_is_named_and_not_guessed_at(database: Path) -> None:
+    report = database.with_name("edge.db.damaged-20261122T100000000000.report.json")
+    report.write_text('{"format": 2, "at": "2026-11-22T10:00:00+00:00", "saved": {"call": 3}}')
+    told = told_of_last(database, datetime(2026, 11, 22, 11, tzinfo=UTC))
+    assert told is not None
+    assert told.endswith(f"{report} was written by a newer version of this program")
+
+
+def test_a_database_of_a_newer_program_is_not_salvaged(database: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    before = database.read_bytes()
+    for attempt in (rescue, rescue_if_damaged, lambda path: salvage(path, tmp_path / "new.db")):
+        with pytest.raises(StoreNewer, match=r"newer version of this program.*9999"):
+            attempt(database)
+    assert database.read_bytes() == before
+    assert not list(tmp_path.glob("edge.db.damaged-*"))
 
 
 def test_a_backup_taken_while_somebody_writes_comes_back(database: Path, tmp_path: Path) -> None:
