@@ -110,8 +110,19 @@ def salvage(damaged: Path, into: Path, *, is_stopped: Callable[[], bool] = lambd
     """Write to the new file `into` what can be read of `damaged`; its directory entry and bytes are synced.
 
     Raises StoreUnavailable if a file cannot be read or written at all, or was written by a newer program;
-    SalvageStopped soon after `is_stopped` says so.
+    SalvageStopped soon after `is_stopped` says so. Then there is no new file.
     """
+    try:
+        result = _salvaged(damaged, into, is_stopped)
+    except BaseException:
+        with suppress(OSError):
+            into.unlink(missing_ok=True)
+        raise
+    failpoints.hit("salvage.written")
+    return result
+
+
+def _salvaged(damaged: Path, into: Path, is_stopped: Callable[[], bool]) -> Salvaged:
     with faults_of(damaged), ExitStack() as stack:
         stream = stack.enter_context(damaged.open("rb"))
         wal = stack.enter_context(wal_file(damaged).open("rb")) if wal_file(damaged).exists() else None
@@ -127,7 +138,6 @@ def salvage(damaged: Path, into: Path, *, is_stopped: Callable[[], bool] = lambd
                 raise SalvageStopped(f"{damaged} is not salvaged yet") from exc
         with into.open("rb") as written:
             os.fsync(written.fileno())
-    failpoints.hit("salvage.written")
     return result
 
 

@@ -149,7 +149,7 @@ def test_a_database_of_a_newer_program_is_not_salvaged(database: Path, tmp_path:
         with pytest.raises(StoreNewer, match=r"newer version of this program.*9999"):
             attempt(database)
     assert database.read_bytes() == before
-    assert not list(tmp_path.glob("edge.db.damaged-*"))
+    assert not [*tmp_path.glob("edge.db.damaged-*"), *tmp_path.glob("new.db*"), *tmp_path.glob("*.part*")]
 
 
 def test_a_backup_taken_while_somebody_writes_comes_back(database: Path, tmp_path: Path) -> None:
