@@ -12,7 +12,7 @@ from agent.store import schema
 from agent.store.backup_files import part_of, unfinished_of
 from agent.store.engine import problems_of, reading
 from agent.store.faults import faults_of
-from agent.store.files import sync_directory
+from agent.store.files import discard, sync_directory
 from agent.store.lease import Lease
 from agent.store.stopping import Stop
 from agent.store.swap import finish_swap, part_file, swap_in
@@ -65,8 +65,7 @@ def restore(backup: Path, database: Path, *, site: str) -> Path | None:
             _copy(backup, part, Stop())
             _refuse_others(part, backup, site=site)
         except BaseException:
-            with suppress(OSError):
-                part.unlink()
+            discard(part)
             raise
         return swap_in(database, kept_as="before-restore")
     finally:

@@ -2,12 +2,20 @@
 without a running agent comes by here."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
 def wal_file(database: Path) -> Path:
     """The write-ahead log."""
     return database.with_name(f"{database.name}-wal")
+
+
+def discard(database: Path) -> None:
+    """Remove a database that was not made whole, with its logs, as far as the disk lets one."""
+    for ending in ("", "-journal", "-wal", "-shm"):
+        with suppress(OSError):
+            database.with_name(f"{database.name}{ending}").unlink()
 
 
 def spill_file(database: Path) -> Path:

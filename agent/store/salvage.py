@@ -20,7 +20,7 @@ from agent.errors import SalvageStopped, StoreUnavailable
 from agent.store import schema
 from agent.store.engine import new_database, problems_of
 from agent.store.faults import faults_of
-from agent.store.files import wal_file
+from agent.store.files import discard, wal_file
 from agent.store.pages import LEAF, Pages, Value
 from config import failpoints
 
@@ -115,8 +115,7 @@ def salvage(damaged: Path, into: Path, *, is_stopped: Callable[[], bool] = lambd
     try:
         result = _salvaged(damaged, into, is_stopped)
     except BaseException:
-        with suppress(OSError):
-            into.unlink(missing_ok=True)
+        discard(into)
         raise
     failpoints.hit("salvage.written")
     return result

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.store.faults import faults_of
-from agent.store.files import sync_directory, wal_file
+from agent.store.files import discard, sync_directory, wal_file
 from config import failpoints
 
 
@@ -36,10 +36,14 @@ def swap_in(database: Path, *, kept_as: str) -> Path | None:
 
 
 def finish_swap(database: Path) -> None:
-    """Do what a death in the middle of `swap_in` left undone."""
+    """Do what a death in the middle of `swap_in` left undone, and remove what one before it left half made.
+
+    For the lease's holder only.
+    """
     with faults_of(database):
         if incoming_file(database).exists():
             _finish(database, "replaced")
+    discard(part_file(database))
 
 
 def _finish(database: Path, kept_as: str) -> Path | None:

@@ -133,6 +133,14 @@ def test_the_damaged_database_and_a_report_are_kept(database: Path) -> None:
     _check_sound(database)
 
 
+def test_what_a_killed_salvage_left_half_made_is_gone_after_the_next_look(database: Path) -> None:
+    left = [database.with_name(f"edge.db.incoming.part{ending}") for ending in ("", "-wal", "-shm", "-journal")]
+    for file in left:
+        file.write_bytes(b"half")
+    assert rescue_if_damaged(database) is None
+    assert not [file for file in left if file.exists()]
+
+
 def test_the_report_of_a_newer_program_is_named_and_not_guessed_at(database: Path) -> None:
     report = database.with_name("edge.db.damaged-20261122T100000000000.report.json")
     report.write_text('{"format": 2, "at": "2026-11-22T10:00:00+00:00", "saved": {"call": 3}}')
