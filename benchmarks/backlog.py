@@ -9,6 +9,7 @@ the backlog does; how fast it drains, against a raw COPY + merge of the same row
 
 import argparse
 import asyncio
+import os
 import sqlite3
 import statistics
 import tempfile
@@ -129,6 +130,12 @@ def of(times: Sequence[float]) -> str:
     return f"p50 {statistics.median(times):.3f} s   p99 {p99:.3f} s   longest {max(times):.3f} s   ({len(times)} calls)"
 
 
+def cpu_seconds(pid: int) -> float:
+    """What a process has used of the processors, its threads together (proc_pid_stat(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 async def waiting(agent: AgentProcess) -> tuple[int, float]:
     """How many calls wait, and the daemon's resident MiB."""
     status = await asyncio.to_thread(agent.status)
@@ -160,10 +167,10 @@ async def measure(server: EmbeddedPostgres, directory: Path, *, calls: int, rate
               f"resident {statistics.median(full.idle) / statistics.median(empty.idle):.2f}")  # fmt: skip
         raw = await _raw(server, agent.database, held)
         held.callback(agent.__exit__, None, None, None)
-        await _drain(agent, Fresh(centre), ways, raw=raw)
+        await _drain(agent, Fresh(centre), ways, raw=raw, hub=hub.pid)
 
 
-async def _drain(agent: AgentProcess, fresh: Fresh, ways: Ways, *, raw: float) -> None:
+async def _drain(agent: AgentProcess, fresh: Fresh, ways: Ways, *, raw: float, hub: int) -> None:
     await asyncio.to_thread(agent.start, seconds=120)
     since = datetime.now(UTC)
     await asyncio.sleep(_BEFORE_SECONDS)
@@ -173,6 +180,7 @@ async def _drain(agent: AgentProcess, fresh: Fresh, ways: Ways, *, raw: float) -
     watching = asyncio.create_task(fresh.watch())
     await asyncio.to_thread(agent.start, seconds=120)
     began, since = time.perf_counter(), datetime.now(UTC)
+    used = cpu_seconds(agent.pid), cpu_seconds(hub)
     first, peak = await waiting(agent)
     left = first
     while left > 100:  # what comes just now
@@ -180,6 +188,7 @@ async def _drain(agent: AgentProcess, fresh: Fresh, ways: Ways, *, raw: float) -
         left, resident = await waiting(agent)
         peak = max(peak, resident)
     seconds = time.perf_counter() - began
+    used = cpu_seconds(agent.pid) - used[0], cpu_seconds(hub) - used[1]
     await asyncio.sleep(2)
     watching.cancel()
     during = committed(agent.database, since)
@@ -188,6 +197,8 @@ async def _drain(agent: AgentProcess, fresh: Fresh, ways: Ways, *, raw: float) -
     unseen = [at for sid, (at, _) in during.items() if sid not in fresh.seen]
     print(f"drained in {seconds:.0f} s: {sent:,.0f} calls/s, raw COPY + merge {raw:,.0f} rows/s, "
           f"ratio {sent / raw:.2f}; resident at most {peak:.1f} MiB")  # fmt: skip
+    agents, hubs = (part * 1e5 / (first - left) for part in used)
+    print(f"processor per 100,000 calls    agent {agents:.1f} s   hub {hubs:.1f} s")
     print(f"end heard → commit, before     {of(before)}")
     print(f"end heard → commit, draining   {of([late for _, late in during.values()])}")
     print(f"commit → centre, draining      {of(visible)}; {len(unseen)} of the last seconds not seen yet")

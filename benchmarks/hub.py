@@ -26,6 +26,7 @@ from sync.central.embedded import EmbeddedPostgres
 from sync.central.migrate import migrate
 from sync.hub_client import HubAddress, HubUplink
 from sync.records import Batch, CallRecord, Greeting, Verdict
+from tests.fakes_sync import body_of, zstd_of
 from tests.hub_process import HubProcess, hub_process
 
 _BATCHES = (500, 1000)
@@ -91,7 +92,7 @@ async def compare(server: EmbeddedPostgres, *, calls: int, lanes: int, sites: in
         raw = raw_sender(raw_connection)
         all_records = [record for site in senders for record in site.records]
         encoded = [wire.encode_record(record) for record in all_records[:1000]]
-        packed = len(wire.compress(wire.encode_batch(Batch("s", (), 1), encoded))) / len(encoded)
+        packed = len(zstd_of(body_of(Batch("s", (), 1), encoded))) / len(encoded)
         size = statistics.mean(map(len, encoded))
         print(
             f"{calls} calls of {size:.0f} B ({packed:.0f} B packed), {sites} site(s), {lanes} batches under way each;"

@@ -308,5 +308,5 @@ def _encode(batch: Batch) -> tuple[bytes, int, set[tuple[str, int]], list[Record
             sent.add((record.call_sid, record.revision))
         except wire.NotEncodable as exc:
             refused.append(RecordReceipt(record.call_sid, record.revision, Verdict.REJECTED, "not_encodable", str(exc)))
-    body = wire.encode_batch(batch, records)
-    return wire.compress(body), len(body), sent, refused
+    body, size = wire.compress(wire.encode_batch(batch, records))
+    return body, size, sent, refused

@@ -17,6 +17,8 @@ from sync.records import Batch, CallRecord, DayDigest, Greeting, HeldCall, Recei
 VERSION: Final = 1
 PREFIX: Final = f"/v{VERSION}"
 ZSTD_LEVEL: Final = 3
+# A window of half a MiB instead of two, of which each body under way has one.
+_ZSTD: Final = zstandard.ZstdCompressionParameters.from_level(ZSTD_LEVEL, window_log=19)
 
 JSON_MEMBERS: Final = ("legs", "timeline", "full_transcript", "tasks", "interactions")
 
@@ -103,10 +105,15 @@ def encode_record(record: CallRecord) -> bytes:
         raise NotEncodable("the call holds text that JSON cannot carry") from exc
 
 
-def encode_batch(batch: Batch, records: Sequence[bytes]) -> bytes:
-    """The body of a batch whose records were encoded before, in the batch's order."""
+def encode_batch(batch: Batch, records: Sequence[bytes]) -> list[bytes]:
+    """The body of a batch, in pieces; its records were encoded before, in the batch's order."""
     head = orjson.dumps({name: getattr(batch, name) for name in Batch.__dataclass_fields__ if name != "records"})
-    return b"".join((head[:-1], b',"records":[', b",".join(records), b"]}"))
+    pieces = [head[:-1], b',"records":[']
+    for record in records:
+        pieces += (record, b",")
+    if records:
+        pieces.pop()
+    return [*pieces, b"]}"]
 
 
 def encode_greeting(greeting: Greeting) -> bytes:
@@ -115,9 +122,15 @@ def encode_greeting(greeting: Greeting) -> bytes:
     return orjson.dumps(members | {"versions": [VERSION]})
 
 
-def compress(body: bytes) -> bytes:
-    """The body for `Content-Encoding: zstd`."""
-    return zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(body)
+def compress(pieces: Sequence[bytes]) -> tuple[bytes, int]:
+    """The body for `Content-Encoding: zstd`, and its size before.
+
+    The frame tells that size, so that the hub sets aside no more for a small body than it needs.
+    """
+    size = sum(map(len, pieces))
+    packer = zstandard.ZstdCompressor(compression_params=_ZSTD).compressobj(size=size)
+    packed = [packer.compress(piece) for piece in pieces]
+    return b"".join((*packed, packer.flush())), size
 
 
 def decode_receipt(body: bytes) -> Receipt:

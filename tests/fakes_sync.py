@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from sync import wire
 from sync.outbox import Backlog, Standing
 from sync.records import (
     Batch,
@@ -233,3 +234,13 @@ def reject_all(batch: Batch) -> Receipt:
             for record in batch.records
         ]
     )
+
+
+def body_of(batch: Batch, records: Sequence[bytes]) -> bytes:
+    """A batch as it goes to a hub, of records that were encoded before."""
+    return b"".join(wire.encode_batch(batch, records))
+
+
+def zstd_of(body: bytes) -> bytes:
+    """The same for `Content-Encoding: zstd`."""
+    return wire.compress([body])[0]

@@ -18,6 +18,7 @@ from sync.central.credentials import Credential
 from sync.hub.limits import Limits
 from sync.hub.serve import Endpoint, ServeSettings, Serving, TlsFiles, prepare
 from sync.records import Batch, Greeting, Welcome
+from tests.fakes_sync import body_of, zstd_of
 from tests.postgres import PostgresDatabase
 
 _LOGIN, _PASSWORD = "hub_of_tests", "of-tests-only"
@@ -51,8 +52,8 @@ class RunningHub:
 
     async def send(self, batch: Batch, **headers: str) -> httpx.Response:
         """Send a batch as an agent does."""
-        body = wire.encode_batch(batch, [wire.encode_record(record) for record in batch.records])
-        return await self.send_raw(wire.compress(body), **({"Content-Encoding": "zstd"} | headers))
+        body = body_of(batch, [wire.encode_record(record) for record in batch.records])
+        return await self.send_raw(zstd_of(body), **({"Content-Encoding": "zstd"} | headers))
 
     async def send_raw(self, body: bytes | AsyncIterator[bytes], **headers: str) -> httpx.Response:
         """Send any bytes as a batch."""

@@ -24,9 +24,11 @@ def run_agent(*, file: ConfigFile = DEFAULT_FILE) -> None:
 
     import asyncio
 
+    from agent.allocator import give_back_what_is_free
     from config.describe import secrets_in
     from config.logs import set_up_logging
 
+    give_back_what_is_free()
     settings = load(file)
     set_up_logging(settings.log, secrets=secrets_in(settings), stream=sys.stderr, environ=os.environ)
 

@@ -5,6 +5,7 @@ nor the next batch depends on how many wait. JSON passes through as text, never 
 """
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,11 +15,12 @@ from typing import Any, NamedTuple
 
 from agent.errors import StoreUnavailable
 from agent.store import horizon, quarantine, receipts
-from agent.store.engine import Store
+from agent.store.engine import Store, in_transaction
 from agent.store.moments import moment_of, moment_text
 from agent.store.outbox_rows import RECORD, record_of
 from agent.store.quarantine import Chosen
 from agent.store.rows import json_text
+from agent.store.small_steps import StepSize
 from agent.store.writer import Writer
 from config import failpoints
 from sync.errors import OutboxUnavailable
@@ -27,7 +29,6 @@ from sync.records import Batch, CallRecord, Receipt, Verdict
 
 # The part of a batch that is kept for the freshest calls while the backlog is longer than the batch.
 _FRESH_PART = 4
-_SETTLED_AT_ONCE = 200  # some 10 ms
 
 _WAITING = (
     f"SELECT outbox.sequence, outbox.call_id, {RECORD} FROM outbox JOIN call ON call.id = outbox.call_id "  # noqa: S608 - our own words
@@ -50,10 +51,12 @@ class SqliteOutbox:
     """`sync.outbox.Outbox` over an open store. Reads on its reader; everything that changes goes through the writer."""
 
     def __init__(self, store: Store, writer: Writer, *, site: str) -> None:
+        self._connection = store.connection
         self._reader = store.reader
         self._writer = writer
         self._site = site
         self._under_way: dict[str, int] = {}  # call_sid to the call's key
+        self._settled_at_once = StepSize(first=200, most=1000, least=50)
 
     async def next_batch(self, *, limit: int, fresh_since: datetime | None = None) -> Batch | None:
         """Up to `limit` waiting calls: the oldest, and a quarter of the freshest if more wait than fit in.
@@ -88,9 +91,12 @@ class SqliteOutbox:
         the rest is sent again.
         """
         with _told_to_the_syncer():
-            for first in range(0, len(receipt.verdicts), _SETTLED_AT_ONCE):
-                part = replace(receipt, verdicts=receipt.verdicts[first : first + _SETTLED_AT_ONCE])
-                await self._writer.transact(partial(_settle, part, self._writer.now_text()))
+            left = receipt.verdicts
+            while left:
+                part, left = left[: self._settled_at_once.size], left[self._settled_at_once.size :]
+                settle = partial(_settle, replace(receipt, verdicts=part), self._writer.now_text())
+                seconds = await self._connection.run(partial(_seconds_for, settle))
+                self._settled_at_once.learn(len(part), seconds)
 
     async def backlog(self) -> Backlog:
         """How much waits, by the counts that triggers keep."""
@@ -184,6 +190,12 @@ def _backlog(connection: sqlite3.Connection) -> Backlog:
         oldest_at=moment_of(oldest[0]) if oldest else None,
         quarantined=_counter(connection, "quarantine_records"),
     )
+
+
+def _seconds_for(work: Callable[[sqlite3.Connection], None], connection: sqlite3.Connection) -> float:
+    began = time.perf_counter()
+    in_transaction(work, connection)
+    return time.perf_counter() - began
 
 
 _CALL_ID = "(SELECT id FROM call WHERE call_sid = ?)"

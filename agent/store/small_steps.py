@@ -20,8 +20,23 @@ _GOAL_SECONDS: Final = 0.01
 _SHORTEST_REST_SECONDS: Final = 0.005
 
 
+class StepSize:
+    """How much goes into one step, `size`; it grows while steps stay short, and is never below `least`."""
+
+    def __init__(self, *, first: int, most: int, least: int = 1) -> None:
+        self.size = first
+        self._most = most
+        self._least = least
+
+    def learn(self, done: int, seconds: float) -> None:
+        """So much was done in so many seconds."""
+        if done:
+            fitting = int(done * _GOAL_SECONDS / max(seconds, 1e-6))
+            self.size = max(self._least, min(fitting, 2 * self.size, self._most))
+
+
 class SmallSteps:
-    """The size of the next step, `size`, begins small and grows while steps stay short."""
+    """Takes steps of a `size` that is found out."""
 
     def __init__(
         self,
@@ -32,9 +47,13 @@ class SmallSteps:
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._connection = connection
-        self._most = most
+        self._step = StepSize(first=first, most=most)
         self._pause = pause
-        self.size = first
+
+    @property
+    def size(self) -> int:
+        """Of the next step."""
+        return self._step.size
 
     async def take(self, work: Callable[[sqlite3.Connection], T], *, count: Callable[[T], int]) -> T:
         """Run `work` on up to `size` things as one transaction, then rest; `count` tells how many it came to.
@@ -42,14 +61,9 @@ class SmallSteps:
         Raises StoreUnavailable, with nothing of it done.
         """
         result, seconds = await self._connection.run(partial(_timed, work))
-        self._learn(count(result), seconds)
+        self._step.learn(count(result), seconds)
         await self._pause(max(seconds, _SHORTEST_REST_SECONDS))
         return result
-
-    def _learn(self, done: int, seconds: float) -> None:
-        if done:
-            fitting = int(done * _GOAL_SECONDS / max(seconds, 1e-6))
-            self.size = max(1, min(fitting, 2 * self.size, self._most))
 
 
 def _timed(work: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> tuple[T, float]:

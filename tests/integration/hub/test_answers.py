@@ -13,7 +13,7 @@ from sync import wire
 from sync.central.credentials import hash_of_code, make_code
 from sync.hub.limits import Limits
 from sync.records import Batch, CallRecord, Greeting, Verdict, Welcome
-from tests.fakes_sync import a_record
+from tests.fakes_sync import a_record, body_of, zstd_of
 from tests.hub_server import RunningHub, make_credential, running_hub
 from tests.postgres import PostgresDatabase
 
@@ -58,9 +58,9 @@ async def test_what_arrives_twice_is_superseded(hub: RunningHub) -> None:
 @pytest.mark.parametrize("encoding", ["zstd", "gzip", "identity", ""])
 async def test_a_batch_may_be_packed_in_three_ways_or_not_at_all(hub: RunningHub, encoding: str) -> None:
     batch = a_batch_of(await hub.greet(), a_record(1))
-    body = wire.encode_batch(batch, [wire.encode_record(record) for record in batch.records])
+    body = body_of(batch, [wire.encode_record(record) for record in batch.records])
     if encoding in {"zstd", "gzip"}:
-        body = wire.compress(body) if encoding == "zstd" else gzip.compress(body)
+        body = zstd_of(body) if encoding == "zstd" else gzip.compress(body)
 
     answer = await hub.send_raw(body, **({"Content-Encoding": encoding} if encoding else {}))
 
@@ -74,7 +74,7 @@ async def test_one_bad_record_in_ten_thousand_has_its_own_verdict_and_the_others
     records[5000] = json.dumps(bad).encode()
     batch = a_batch_of(await hub.greet())
 
-    answer = await hub.send_raw(wire.compress(wire.encode_batch(batch, records)), **{"Content-Encoding": "zstd"})
+    answer = await hub.send_raw(zstd_of(body_of(batch, records)), **{"Content-Encoding": "zstd"})
 
     verdicts = wire.decode_receipt(answer.content).verdicts
     assert len(verdicts) == 10_000
@@ -103,7 +103,7 @@ async def test_a_member_that_is_not_what_the_wire_says_is_named(hub: RunningHub)
     good = json.loads(wire.encode_record(a_record(1)))
     records = [json.dumps(good | change).encode() for change in changes]
 
-    answer = await hub.send_raw(wire.encode_batch(a_batch_of(await hub.greet()), [*records, json.dumps(good).encode()]))
+    answer = await hub.send_raw(body_of(a_batch_of(await hub.greet()), [*records, json.dumps(good).encode()]))
 
     *bad, well = wire.decode_receipt(answer.content).verdicts
     assert {(verdict.verdict, verdict.code) for verdict in bad} == {(Verdict.REJECTED, "malformed")}
@@ -117,7 +117,7 @@ async def test_missing_members_have_their_defaults_and_unknown_ones_are_let_pass
     record = json.loads(wire.encode_record(a_record(1))) | {"mood": "good"}
     for name in CallRecord._field_defaults:
         del record[name]
-    batch = json.loads(wire.encode_batch(a_batch_of(await hub.greet()), [])) | {"records": [record], "weather": 1}
+    batch = json.loads(body_of(a_batch_of(await hub.greet()), [])) | {"records": [record], "weather": 1}
     del batch["receipts"]
 
     answer = await hub.send_raw(json.dumps(batch).encode())
@@ -129,7 +129,7 @@ async def test_a_call_nested_as_deeply_as_an_agent_lets_pass_costs_only_itself(h
     deep = "[" * 1000 + "]" * 1000
     records = [wire.encode_record(a_record(1, legs=deep)), wire.encode_record(a_record(2))]
 
-    answer = await hub.send_raw(wire.encode_batch(a_batch_of(await hub.greet()), records))
+    answer = await hub.send_raw(body_of(a_batch_of(await hub.greet()), records))
 
     assert wire.decode_receipt(answer.content).verdicts[1].verdict is Verdict.ACCEPTED
 
@@ -254,8 +254,8 @@ async def test_a_body_that_is_no_batch_is_refused_as_a_whole(hub: RunningHub) ->
         (b'{"records":' + b'{"a":' * 1_000_000, {}, (400, "malformed")),
         (b"no zstd at all, but long", {"Content-Encoding": "zstd"}, (400, "malformed")),
         (b"\x28\xb5", {"Content-Encoding": "zstd"}, (400, "malformed")),
-        (wire.compress(b"x" * 1000)[:-3], {"Content-Encoding": "zstd"}, (400, "malformed")),
-        (wire.compress(b"x" * 100) + b"y", {"Content-Encoding": "zstd"}, (400, "malformed")),
+        (zstd_of(b"x" * 1000)[:-3], {"Content-Encoding": "zstd"}, (400, "malformed")),
+        (zstd_of(b"x" * 100) + b"y", {"Content-Encoding": "zstd"}, (400, "malformed")),
         (b"no gzip", {"Content-Encoding": "gzip"}, (400, "malformed")),
         (gzip.compress(b"x" * 1000)[:-3], {"Content-Encoding": "gzip"}, (400, "malformed")),
         (gzip.compress(b"x") + b"y", {"Content-Encoding": "gzip"}, (400, "malformed")),

@@ -14,7 +14,7 @@ from sync import wire
 from sync.central.connection import CentralAddress
 from sync.hub.limits import MEBIBYTE, Limits
 from sync.records import Batch
-from tests.fakes_sync import a_record
+from tests.fakes_sync import a_record, zstd_of
 from tests.hub_process import HubProcess, hub_process
 from tests.hub_server import RunningHub, make_credential, running_hub
 from tests.postgres import PostgresDatabase
@@ -40,7 +40,7 @@ def a_gzip_bomb(size: int) -> bytes:
 
 
 def a_bomb_in_a_bomb() -> bytes:
-    return wire.compress(a_zstd_bomb(_GIB))
+    return zstd_of(a_zstd_bomb(_GIB))
 
 
 def a_wide_window() -> bytes:
@@ -129,7 +129,7 @@ async def test_many_at_once_are_held_to_the_bytes_there_are(
     body = b'{"site":"x","records":[' + b"7," * 7 * MEBIBYTE + b"7]}"
     async with hub_process(hub_address.dsn) as hub, client_of(hub) as client:
         before = hub.peak_bytes()
-        packed = wire.compress(body)
+        packed = zstd_of(body)
 
         async def send(credential: str) -> int:
             headers = {"Authorization": f"Bearer {credential}", "Content-Encoding": "zstd"}

@@ -24,7 +24,7 @@ from sync.hub.limits import Limits
 from sync.hub.options import Misuse
 from sync.hub.serve import CannotServe, TlsFiles, parse_endpoint
 from sync.records import Batch, Greeting, Verdict
-from tests.fakes_sync import a_record
+from tests.fakes_sync import a_record, body_of
 from tests.hub_process import EDGE_HUB, HubProcess, hub_process
 from tests.hub_server import make_credential, running_hub
 from tests.postgres import PostgresDatabase
@@ -85,7 +85,7 @@ async def greet(client: httpx.AsyncClient) -> str:
 
 
 def a_body(lease: str) -> bytes:
-    return wire.encode_batch(
+    return body_of(
         Batch("istanbul", (), 2, "holder", lease), [wire.encode_record(a_record(number)) for number in range(50)]
     )
 

@@ -8,7 +8,7 @@ import zstandard
 
 from sync import wire
 from sync.records import CallRecord, DayDigest, Greeting, HeldCall, Receipt, RecordReceipt, Verdict
-from tests.fakes_sync import LEASE, a_batch, a_record
+from tests.fakes_sync import LEASE, a_batch, a_record, body_of, zstd_of
 
 
 def test_a_record_has_the_members_of_a_call_record_and_its_json_members_are_json() -> None:
@@ -23,15 +23,27 @@ def test_a_record_has_the_members_of_a_call_record_and_its_json_members_are_json
 def test_a_batch_is_one_json_object_with_its_records_in_order() -> None:
     batch = a_batch(a_record(1), a_record(2), high_water=7)
 
-    body = wire.encode_batch(batch, [wire.encode_record(record) for record in batch.records])
+    body = body_of(batch, [wire.encode_record(record) for record in batch.records])
 
-    told = json.loads(zstandard.ZstdDecompressor().decompress(wire.compress(body)))
+    told = json.loads(zstandard.ZstdDecompressor().decompress(zstd_of(body)))
     assert (told["site"], told["high_water"], told["lease"]) == ("istanbul", 7, LEASE)
     assert [record["call_sid"] for record in told["records"]] == [record.call_sid for record in batch.records]
 
 
+@pytest.mark.parametrize("size", [0, 2, 1_000, 700_000])
+def test_a_packed_body_tells_its_size_and_takes_a_window_no_larger(size: int) -> None:
+    pieces = [b"x" * (size // 2), b"y" * (size - size // 2)]
+
+    body, told = wire.compress(pieces)
+
+    frame = zstandard.get_frame_parameters(body)
+    assert (told, frame.content_size) == (size, size)
+    assert frame.window_size <= min(max(size, 1), 512 * 1024)
+    assert zstandard.ZstdDecompressor().decompress(body) == b"".join(pieces)
+
+
 def test_a_batch_of_nothing_is_as_good() -> None:
-    assert json.loads(wire.encode_batch(a_batch(), []))["records"] == []
+    assert json.loads(body_of(a_batch(), []))["records"] == []
 
 
 @pytest.mark.parametrize("broken", [{"legs": "[{]"}, {"timeline": "[NaN]"}, {"caller_name": "\ud83d"}, {"tasks": ""}])
