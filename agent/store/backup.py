@@ -15,7 +15,7 @@ from agent.store.faults import faults_of
 from agent.store.files import discard, sync_directory
 from agent.store.lease import Lease
 from agent.store.stopping import Stop
-from agent.store.swap import finish_swap, part_file, swap_in
+from agent.store.swap import aside_of, finish_swap, part_file, swap_in
 from config import failpoints
 
 _PAGES: Final = 64  # copied at once: 512 KB
@@ -67,7 +67,8 @@ def restore(backup: Path, database: Path, *, site: str) -> Path | None:
         except BaseException:
             discard(part)
             raise
-        return swap_in(database, kept_as="before-restore")
+        aside = aside_of(database, "before-restore")
+        return aside if swap_in(database, aside=aside) else None
     finally:
         lease.leave()
 

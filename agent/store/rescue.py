@@ -14,9 +14,10 @@ from agent.errors import StoreDamaged, StoreUnavailable
 from agent.store import schema
 from agent.store.engine import reading
 from agent.store.faults import faults_of
+from agent.store.files import sync_directory
 from agent.store.lease import Lease
 from agent.store.salvage import REPORT_FORMAT, Salvaged, salvage
-from agent.store.swap import finish_swap, incoming_file, part_file, swap_in
+from agent.store.swap import aside_of, finish_swap, incoming_file, part_file, swap_in
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +62,18 @@ def rescue_if_damaged(database: Path) -> Rescued | None:
 def rescue_held(database: Path, *, is_stopped: Callable[[], bool] = lambda: False) -> Rescued:
     """As `rescue`, for the holder of the lease. Raises SalvageStopped if it is to end before anything was replaced."""
     result = salvage(database, part_file(database), is_stopped=is_stopped)
-    aside = swap_in(database, kept_as="damaged")
-    if aside is None:
-        raise StoreUnavailable(f"{database} is not there any more")
+    aside = aside_of(database, "damaged")
     report = aside.with_name(f"{aside.name}{_REPORT}")
+    # Before anything is replaced: whoever dies in between must not leave losses that nobody can list.
     with faults_of(report):
         handle = os.open(report, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             json.dump(result.as_dict(), stream, indent=1)
+            stream.flush()
+            os.fsync(stream.fileno())
+        sync_directory(report.parent)
+    if not swap_in(database, aside=aside):
+        raise StoreUnavailable(f"{database} is not there any more")
     log.error(
         "the database was salvaged; what could be read of it is in a new one, which has taken its place",
         extra={"damaged": str(aside), "report": str(report), "calls": result.rows["call"]},

@@ -23,16 +23,21 @@ def part_file(database: Path) -> Path:
     return database.with_name(f"{database.name}.incoming.part")
 
 
-def swap_in(database: Path, *, kept_as: str) -> Path | None:
-    """Put the file at `part_file` in place; the old one's new path, if there was one. For the lease's holder only.
+def aside_of(database: Path, kept_as: str) -> Path:
+    """What the present database is to be called when another takes its place now."""
+    return database.with_name(f"{database.name}.{kept_as}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
 
-    `kept_as` becomes a part of the old one's name. Raises StoreUnavailable.
+
+def swap_in(database: Path, *, aside: Path) -> bool:
+    """Put the file at `part_file` in place; whether there was an old one, which is called `aside` now.
+
+    For the lease's holder only. Raises StoreUnavailable.
     """
     with faults_of(database):
         os.rename(part_file(database), incoming_file(database))
         sync_directory(database.parent)
         failpoints.hit("swap.incoming")
-        return _finish(database, kept_as)
+        return _finish(database, aside)
 
 
 def finish_swap(database: Path) -> None:
@@ -42,14 +47,13 @@ def finish_swap(database: Path) -> None:
     """
     with faults_of(database):
         if incoming_file(database).exists():
-            _finish(database, "replaced")
+            _finish(database, aside_of(database, "replaced"))
     discard(part_file(database))
 
 
-def _finish(database: Path, kept_as: str) -> Path | None:
-    aside: Path | None = None
-    if database.exists():
-        aside = database.with_name(f"{database.name}.{kept_as}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
+def _finish(database: Path, aside: Path) -> bool:
+    was_there = database.exists()
+    if was_there:
         os.link(database, aside)
         wal = wal_file(database)
         if wal.exists():
@@ -62,4 +66,4 @@ def _finish(database: Path, kept_as: str) -> Path | None:
     os.rename(incoming_file(database), database)
     sync_directory(database.parent)
     failpoints.hit("swap.done")
-    return aside
+    return was_there

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ import pytest
 
 from agent.store.engine import open_store, quick_check
 from agent.store.outbox import SqliteOutbox
+from agent.store.rescue import told_of_last
 from agent.store.writer import Writer
 from config import failpoints
 from sync.records import Receipt, RecordReceipt, Verdict
@@ -170,6 +172,9 @@ async def test_a_command_killed_in_its_middle_leaves_a_database_that_opens_with_
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, ""), done.stderr
     async with open_store(settled):
         assert _waiting(settled) == waiting
+    if step.startswith("swap."):
+        # What was replaced can be listed, wherever the replacing ended.
+        assert "damaged and salvaged at" in (told_of_last(settled, datetime.now(UTC)) or "")
 
     again = await asyncio.to_thread(_run, edge_agent, "")
     assert again.returncode == 0, again.stderr
