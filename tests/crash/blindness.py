@@ -9,7 +9,7 @@ from agent.simulator.truth import SimulatedCall
 # What was said so shortly before a kill may not be committed yet: the promise of a live feed without second source.
 PROMISED_SECONDS: Final = 0.1
 # What the PBX said at the same moment may have come before the list of its channels, or after it.
-_LISTING: Final = timedelta(milliseconds=50)
+_LISTING_SECONDS: Final = 0.05
 
 
 class Blind(Enum):
@@ -42,11 +42,11 @@ class Blindness:
             if self._stretches and self._since <= self._stretches[-1].end:
                 self._since = self._stretches.pop().begin  # it was killed before it could say what it heard
 
-    def heard_again(self, at_us: int) -> None:
-        """The agent was told which channels there are; from now on it knows every call."""
+    def heard_again(self, at_us: int, *, listing_seconds: float = _LISTING_SECONDS) -> None:
+        """The agent was told which channels there are; from so long after it on it knows every call."""
         if self._since is not None:
             at = datetime.fromtimestamp(at_us / 1e6, UTC)
-            self._stretches.append(_Stretch(self._since, at + _LISTING))
+            self._stretches.append(_Stretch(self._since, at + timedelta(seconds=listing_seconds)))
             self._since = None
 
     def of(self, truth: SimulatedCall) -> Blind:

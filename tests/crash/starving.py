@@ -1,12 +1,14 @@
 """How long a process was kept from running by others, so that a busy machine is not taken for a slow agent."""
 
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+_LOOK_SECONDS: Final = 0.03
 _SAMPLES: Final = 400
 _STUCK: Final = 0.1  # of the time between two looks: a thread that wants to run and ran less was kept waiting
 
@@ -28,15 +30,15 @@ class Starving:
         self._samples: deque[tuple[float, float]] = deque(maxlen=_SAMPLES)  # when, and seconds waited until then
         self.look()
 
-    def look(self) -> None:
-        """Note how long its threads have waited since the last look."""
+    def look(self, *, late_seconds: float = 0.0) -> None:
+        """Note how long its threads have waited since the last look; at least as long as this one comes too late."""
         now, threads = time.monotonic(), dict(self._read())
         if self._samples:
             since = now - self._samples[-1][0]
             known = [(thread, self._threads[name]) for name, thread in threads.items() if name in self._threads]
             counted = sum(new.waited - old.waited for new, old in known)
             is_stuck = any(new.wants and new.ran - old.ran < since * _STUCK for new, old in known)
-            self._waited += max(counted, since if is_stuck else 0.0)
+            self._waited += max(counted, since if is_stuck else 0.0, late_seconds)
         self._threads = threads
         self._samples.append((now, self._waited))
 
@@ -57,3 +59,26 @@ class Starving:
                     state = (task / "stat").read_text().rpartition(")")[2].split(maxsplit=1)[0]
                     ran, waited, _ = (task / "schedstat").read_text().split()
                     yield task.name, _Thread(state in "RD", int(ran) / 1e9, int(waited) / 1e9)
+
+
+@contextmanager
+def watching(pid: int) -> Iterator[Starving]:
+    """A thread looks until the end, and then once more. What keeps it from looking, such as a virtual machine that
+    stands still, is taken to keep the process too."""
+    starving, enough = Starving(pid), threading.Event()
+
+    def look() -> None:
+        due = time.monotonic() + _LOOK_SECONDS
+        while not enough.wait(_LOOK_SECONDS):
+            now = time.monotonic()
+            starving.look(late_seconds=now - due)
+            due = now + _LOOK_SECONDS
+
+    thread = threading.Thread(target=look, name=f"watch over {pid}", daemon=True)
+    thread.start()
+    try:
+        yield starving
+    finally:
+        enough.set()
+        thread.join()
+        starving.look()

@@ -5,7 +5,7 @@ import resource
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from agent.simulator.server import Simulator
 from agent.simulator.truth import SimulatedCall
 from sync.central.embedded import EmbeddedPostgres
 from tests.agent_process import AgentProcess
+from tests.crash.blindness import PROMISED_SECONDS, Blind, Blindness
+from tests.crash.starving import watching
 from tests.postgres import PostgresDatabase
 from tests.valkey_server import Valkey, valkey, valkey_server
 
@@ -134,18 +136,20 @@ async def test_killed_again_and_again_it_loses_no_kept_call_doubles_none_and_tel
 ) -> None:
     agent = AgentProcess(tmp_path, settings(simulator, RULES))
     await asyncio.to_thread(agent.start)
-    blind: list[tuple[datetime, datetime]] = []
+    seen = Blindness()
+    seen.heard_again(simulator.now_us(), listing_seconds=0.0)
     kept: set[str] = set()
     for seed in range(5):
-        await place(simulator, 60, seed=seed)
-        await simulator.wait_ended(simulator.ended_calls + 30)
-        known = {call["call_sid"] for call in await asyncio.to_thread(agent.calls)}
-        assert kept <= known
-        kept = known
-        since = datetime.now(UTC) - timedelta(milliseconds=150)  # what is said last may not be committed
+        with watching(agent.pid) as starving:
+            await place(simulator, 60, seed=seed)
+            await simulator.wait_ended(simulator.ended_calls + 30)
+            known = {call["call_sid"] for call in await asyncio.to_thread(agent.calls)}
+            assert kept <= known
+            kept = known
+        seen.killed(simulator.now_us(), unsaved_seconds=starving.stretched(PROMISED_SECONDS))
         agent.kill()
         await asyncio.to_thread(agent.start)
-        blind.append((since, datetime.now(UTC)))
+        seen.heard_again(simulator.now_us(), listing_seconds=0.0)
     await simulator.wait_finished()
 
     async def settled() -> bool:
@@ -157,11 +161,7 @@ async def test_killed_again_and_again_it_loses_no_kept_call_doubles_none_and_tel
     rows = await asyncio.to_thread(_rows, agent)
     assert await asyncio.to_thread(agent.stop) == 0
     assert kept <= {row["call_sid"] for row in rows}
-    whole = [
-        truth
-        for truth in simulator.ended
-        if not any(truth.start_time < end and truth.end_time > begin for begin, end in blind)
-    ]
+    whole = [truth for truth in simulator.ended if seen.of(truth) is Blind.NOT]
     assert len(whole) > 100
     assert differing(whole, rows) == []
 

@@ -13,6 +13,7 @@ from agent.simulator.server import Simulator
 from tests.agent_process import AgentProcess
 from tests.crash.blindness import Blind, Blindness
 from tests.crash.comparing import differing, local_calls, unknown
+from tests.crash.starving import watching
 from tests.integration.daemon.test_daemon import eventually
 from tests.small_disk import small_disk
 
@@ -53,16 +54,17 @@ async def test_a_full_disk_under_load_and_a_kill_in_it_lose_nothing(tmp_path: Pa
             seen.heard_again(simulator.now_us())
             await simulator.wait_ended(10)
 
-            await asyncio.to_thread(disk.fill)
-            await eventually(spill.exists, what="something spilled", seconds=60)
-            await asyncio.sleep(FULL_SECONDS / 2)
-            status = await asyncio.to_thread(agent.status)
-            assert status["verdict"] == "degraded"
-            assert "the disk is full" in status["database"]["error"]
-            assert status["resident_bytes"] < _MAX_RESIDENT_BYTES
+            with watching(agent.pid) as starving:
+                await asyncio.to_thread(disk.fill)
+                await eventually(spill.exists, what="something spilled", seconds=60)
+                await asyncio.sleep(FULL_SECONDS / 2)
+                status = await asyncio.to_thread(agent.status)
+                assert status["verdict"] == "degraded"
+                assert "the disk is full" in status["database"]["error"]
+                assert status["resident_bytes"] < _MAX_RESIDENT_BYTES
 
+            seen.killed(simulator.now_us(), unsaved_seconds=starving.stretched(0.5))
             agent.kill()
-            seen.killed(simulator.now_us(), unsaved_seconds=0.5)
             await asyncio.to_thread(agent.start, seconds=60)
             seen.heard_again(simulator.now_us())
             await asyncio.sleep(FULL_SECONDS / 2)
