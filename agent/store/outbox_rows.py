@@ -22,14 +22,13 @@ RECORD = ", ".join(_NOT_IN_CALL.get(name, f"call.{name}") for name in CallRecord
 
 def record_of(values: Sequence[object]) -> CallRecord:
     """The record whose columns `RECORD` selects."""
-    fields = list(values)
+    fields: list[Any] = list(values)  # Any: whatever the columns hold
     for position in _MOMENTS:
-        text = fields[position]
-        if isinstance(text, str):
-            fields[position] = moment_of(text)
+        if fields[position] is not None:
+            fields[position] = moment_of(fields[position])
     for position in _FLAGS:
         fields[position] = bool(fields[position])
-    return CallRecord(*fields)  # type: ignore[arg-type]  # the statement above selects them in this order
+    return CallRecord._make(fields)
 
 
 def _positions(kind: type[TypeEngine[Any]]) -> tuple[int, ...]:  # Any: whatever the columns hold

@@ -9,8 +9,10 @@ from sync.records import RecordReceipt, Verdict
 
 _STEP = 500
 
-_KEEP = """INSERT INTO call_receipt (call_id, number) SELECT id, ? FROM call WHERE call_sid = ?
-    ON CONFLICT (call_id) DO UPDATE SET number = excluded.number"""
+# The calls of a JSON array of [call_sid, revision].
+TOLD = "json_each(?) AS told CROSS JOIN call ON call.call_sid = told.value ->> 0"
+_KEEP = f"""INSERT INTO call_receipt (number, call_id) SELECT ?, call.id FROM {TOLD} WHERE true
+    ON CONFLICT (call_id) DO UPDATE SET number = excluded.number"""  # noqa: S608 - our own words
 _COUNT = """INSERT INTO centre (id, receipts) VALUES (1, ?)
     ON CONFLICT (id) DO UPDATE SET receipts = max(receipts, excluded.receipts)"""
 _KEEP_STANDING = """INSERT INTO centre (id, identity, lease, receipts) VALUES (1, ?, ?, ?)
@@ -28,9 +30,10 @@ SEND_AGAIN = """INSERT INTO outbox (call_id, revision, enqueued_at) SELECT id, r
     ON CONFLICT DO NOTHING"""
 
 
-def keep_receipt(connection: sqlite3.Connection, passed: Sequence[RecordReceipt], number: int) -> None:
-    """Note the receipt's number beside its calls, and let those go on from the revision that the centre holds."""
-    connection.executemany(_KEEP, [(number, one.call_sid) for one in passed])
+def keep_receipt(connection: sqlite3.Connection, passed: Sequence[RecordReceipt], told: str, *, number: int) -> None:
+    """Note the receipt's number beside its calls, `told` as in TOLD, and let those go on from the revision that the
+    centre holds."""
+    connection.execute(_KEEP, (number, told))
     connection.execute(_COUNT, (number,))
     for one in passed:
         held = one.held_revision

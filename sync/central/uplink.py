@@ -16,7 +16,7 @@ class DirectUplink:
     """An Uplink that writes into the central database itself, as a database user of the site's."""
 
     door = "direct"
-    lanes = 1  # one connection, on which batches of a site would wait for each other anyway
+    lanes = 2  # on one connection: while a batch is stored, the last one is settled here and the next is read
 
     def __init__(self, settings: CentralSettings, *, site: str, agent_version: str) -> None:
         self._site = site
