@@ -64,6 +64,7 @@ from agent.store.journal import Journal
 from agent.store.lease import Lease
 from agent.store.merge import MergeResult, ToldCall, merging
 from agent.store.outbox import SqliteOutbox
+from agent.store.outbox_rows import ENCODED, VALUES
 from agent.store.quarantine import Chosen
 from agent.store.repository import Repository
 from agent.store.rescue import rescue_held
@@ -344,7 +345,8 @@ class Daemon:
         self._stop = stop
         self._bug: asyncio.Future[None]
         self._repository = Repository(store, writer)
-        self._outbox = SqliteOutbox(store, writer, site=settings.site)
+        form = ENCODED if settings.central is not None and settings.central.is_hub else VALUES
+        self._outbox = SqliteOutbox(store, writer, site=settings.site, form=form)
         uplink = self._uplink = make_uplink(settings)
         self._syncer = (
             Syncer(self._outbox, uplink, settings.central, identity=identity_of(settings))

@@ -1,10 +1,11 @@
 """A week offline with a million calls waiting: what it costs, and what happens when the centre is back.
 
-    python -m benchmarks.backlog [--calls 1000000] [--rate 10]
+    python -m benchmarks.backlog [--calls 1000000] [--rate 10] [--direct]
 
-The real daemon as a process, with the simulator as its PBX, the real hub and PostgreSQL. Beside each other, in one run:
-starts and memory with nothing and with the backlog; how soon an ended call is committed while nothing drains and while
-the backlog does; how fast it drains, against a raw COPY + merge of the same rows; when a fresh call is at the centre.
+The real daemon as a process, with the simulator as its PBX, the real hub (none with --direct) and PostgreSQL. Beside
+each other, in one run: starts and memory with nothing and with the backlog; how soon an ended call is committed while
+nothing drains and while the backlog does; how fast it drains, against a raw COPY + merge of the same rows; when a fresh
+call is at the centre.
 """
 
 import argparse
@@ -14,10 +15,11 @@ import sqlite3
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, closing
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +29,7 @@ from agent.simulator.manager import Account
 from agent.simulator.server import Simulator
 from agent.store.moments import moment_of, moment_text
 from agent.store.outbox_rows import RECORD, record_of
-from benchmarks.central import raw_sender, seconds_for
+from benchmarks.central import raw_sender, seconds_for, site_login
 from sync.central.credentials import Credential
 from sync.central.embedded import EmbeddedPostgres
 from sync.central.migrate import migrate
@@ -39,10 +41,10 @@ _ROUNDS: Final = 3
 _RAW_CALLS: Final = 20_000
 _RAW_BATCH: Final = 1000
 _BEFORE_SECONDS: Final = 15.0
-_LOOK_SECONDS: Final = 0.05
-_FRESH: Final = timedelta(minutes=2)  # the simulator's calls are all shorter
-_FRESH_CALLS: Final = "SELECT call_sid FROM call WHERE tenant_id = (SELECT id FROM tenant) AND start_time > $1"
-_NOWHERE: Final = "http://127.0.0.1:9"
+_LOOK_SECONDS: Final = 0.1
+# One row, so that looking costs little; a site's batches are stored one after the other, so ids come in their order.
+_ARRIVED: Final = """SELECT max(id), array_agg(call_sid) FILTER (WHERE start_time > $1) FROM call
+    WHERE tenant_id = (SELECT id FROM tenant) AND id > $2"""
 _SETTINGS: Final = """
 site = "bench"
 [[pbx]]
@@ -53,8 +55,8 @@ secret = "benchmark"
 [tenancy]
 default = "acme"
 [central]
-url = "{url}"
-credential = "{credential}"
+url = "{scheme}://{user}127.0.0.1:{centre}/{path}"
+{secret}
 """
 
 
@@ -63,12 +65,15 @@ class Ways:
     """Where the agent finds everything."""
 
     pbx: int  # ports of this machine
-    hub: int
-    credential: str
+    centre: int
+    scheme: str
+    secret: str  # a line of the settings
+    user: str = ""
+    path: str = ""
 
-    def settings(self, url: str) -> str:
-        """The agent's, with the centre at `url`."""
-        return _SETTINGS.format(port=self.pbx, url=url, credential=self.credential)
+    def settings(self, *, is_away: bool = False) -> str:
+        """The agent's, with the centre there or away."""
+        return _SETTINGS.format(**asdict(self) | ({"centre": 9} if is_away else {}), port=self.pbx)
 
 
 @dataclass
@@ -103,12 +108,14 @@ class Fresh:
 
     async def watch(self) -> None:
         """Until cancelled. Fresh calls are those that began after the run did."""
+        last = 0
         while True:
-            since = max(NOW, datetime.now(UTC) - _FRESH)
-            found = await self._centre.fetch(_FRESH_CALLS, since)
+            found = await self._centre.fetchrow(_ARRIVED, NOW, last)
             now = datetime.now(UTC)
-            for (sid,) in found:
-                self.seen.setdefault(sid, now)
+            if found is not None and found[0] is not None:
+                last = found[0]
+                for sid in found[1] or ():
+                    self.seen.setdefault(sid, now)
             await asyncio.sleep(_LOOK_SECONDS)
 
 
@@ -136,23 +143,42 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def family(pid: int) -> Sequence[int]:
+    """A process and its children: PostgreSQL's."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return (pid, *map(int, children))
+
+
 async def waiting(agent: AgentProcess) -> tuple[int, float]:
     """How many calls wait, and the daemon's resident MiB."""
     status = await asyncio.to_thread(agent.status)
     return int(status["backlog"]["waiting"]), status["resident_bytes"] / 2**20
 
 
-async def measure(server: EmbeddedPostgres, directory: Path, *, calls: int, rate: float) -> None:
+async def measure(server: EmbeddedPostgres, directory: Path, *, calls: int, rate: float, direct: bool) -> None:
     """The whole run."""
     async with AsyncExitStack() as held:
-        centre, credential = await _centre(server, held)
-        dsn = f"postgresql://hub_of_benchmarks:only@{server.host}:{server.port}/hub"
-        hub = await held.enter_async_context(hub_process(dsn))
         pbx = await held.enter_async_context(
             Simulator(account=Account(username="sentiric", secret="benchmark"), rate=rate, pace=0.05)
         )
-        ways = Ways(pbx.port, hub.port, credential)
-        agent = AgentProcess(directory, ways.settings(_NOWHERE))
+        centre = await _database(server, "centre", held)
+        postmaster = await centre.fetchval("SELECT split_part(pg_read_file('postmaster.pid'), E'\n', 1)::integer")
+        processes: dict[str, Callable[[], Sequence[int]]] = {
+            "PBX and looking": lambda: (os.getpid(),),
+            "PostgreSQL": partial(family, postmaster),
+        }
+        if direct:
+            login = await site_login(centre, "bench")
+            secret = f'password = "{login.password}"'
+            ways = Ways(pbx.port, server.port, "postgresql", secret, f"{login.role}@", "centre")
+        else:
+            credential = await _hub_login(centre)
+            dsn = f"postgresql://hub_of_benchmarks:only@{server.host}:{server.port}/centre"
+            hub = await held.enter_async_context(hub_process(dsn))
+            processes["hub"] = lambda: (hub.pid,)
+            ways = Ways(pbx.port, hub.port, "http", f'credential = "{credential}"')
+        agent = AgentProcess(directory, ways.settings(is_away=True))
+        processes["agent"] = lambda: (agent.pid,)
         empty, full = Found(), Found()
         await starts(agent, Found(), rounds=1)
         await starts(agent, empty, rounds=_ROUNDS)
@@ -167,20 +193,22 @@ async def measure(server: EmbeddedPostgres, directory: Path, *, calls: int, rate
               f"resident {statistics.median(full.idle) / statistics.median(empty.idle):.2f}")  # fmt: skip
         raw = await _raw(server, agent.database, held)
         held.callback(agent.__exit__, None, None, None)
-        await _drain(agent, Fresh(centre), ways, raw=raw, hub=hub.pid)
+        await _drain(agent, Fresh(centre), ways, raw=raw, processes=processes)
 
 
-async def _drain(agent: AgentProcess, fresh: Fresh, ways: Ways, *, raw: float, hub: int) -> None:
+async def _drain(
+    agent: AgentProcess, fresh: Fresh, ways: Ways, *, raw: float, processes: Mapping[str, Callable[[], Sequence[int]]]
+) -> None:
     await asyncio.to_thread(agent.start, seconds=120)
     since = datetime.now(UTC)
     await asyncio.sleep(_BEFORE_SECONDS)
     before = [seconds for _, seconds in committed(agent.database, since).values()]
     await asyncio.to_thread(agent.stop)
-    agent.write_settings(ways.settings(f"http://127.0.0.1:{ways.hub}"))
+    agent.write_settings(ways.settings())
     watching = asyncio.create_task(fresh.watch())
     await asyncio.to_thread(agent.start, seconds=120)
     began, since = time.perf_counter(), datetime.now(UTC)
-    used = cpu_seconds(agent.pid), cpu_seconds(hub)
+    used = {name: sum(map(cpu_seconds, pids())) for name, pids in processes.items()}
     first, peak = await waiting(agent)
     left = first
     while left > 100:  # what comes just now
@@ -188,7 +216,7 @@ async def _drain(agent: AgentProcess, fresh: Fresh, ways: Ways, *, raw: float, h
         left, resident = await waiting(agent)
         peak = max(peak, resident)
     seconds = time.perf_counter() - began
-    used = cpu_seconds(agent.pid) - used[0], cpu_seconds(hub) - used[1]
+    used = {name: sum(map(cpu_seconds, pids())) - used[name] for name, pids in processes.items()}
     await asyncio.sleep(2)
     watching.cancel()
     during = committed(agent.database, since)
@@ -197,8 +225,8 @@ async def _drain(agent: AgentProcess, fresh: Fresh, ways: Ways, *, raw: float, h
     unseen = [at for sid, (at, _) in during.items() if sid not in fresh.seen]
     print(f"drained in {seconds:.0f} s: {sent:,.0f} calls/s, raw COPY + merge {raw:,.0f} rows/s, "
           f"ratio {sent / raw:.2f}; resident at most {peak:.1f} MiB")  # fmt: skip
-    agents, hubs = (part * 1e5 / (first - left) for part in used)
-    print(f"processor per 100,000 calls    agent {agents:.1f} s   hub {hubs:.1f} s")
+    each = "   ".join(f"{name} {part * 1e5 / (first - left):.1f} s" for name, part in used.items())
+    print(f"processor per 100,000 calls    {each}")
     print(f"end heard → commit, before     {of(before)}")
     print(f"end heard → commit, draining   {of([late for _, late in during.values()])}")
     print(f"commit → centre, draining      {of(visible)}; {len(unseen)} of the last seconds not seen yet")
@@ -222,8 +250,7 @@ async def _raw(server: EmbeddedPostgres, database: Path, held: AsyncExitStack) -
     return statistics.median(rates)
 
 
-async def _centre(server: EmbeddedPostgres, held: AsyncExitStack) -> tuple[asyncpg.Connection, str]:
-    owner = await _database(server, "hub", held)
+async def _hub_login(owner: asyncpg.Connection) -> str:
     credential = Credential.make()
     await owner.execute("CREATE ROLE hub_of_benchmarks LOGIN IN ROLE sentiric_hub PASSWORD 'only'")
     await owner.execute("INSERT INTO site (name) VALUES ('bench')")
@@ -233,7 +260,7 @@ async def _centre(server: EmbeddedPostgres, held: AsyncExitStack) -> tuple[async
         credential.id,
         credential.secret_sha256,
     )
-    return owner, credential.text
+    return credential.text
 
 
 async def _database(server: EmbeddedPostgres, name: str, held: AsyncExitStack) -> Any:  # Any: asyncpg's connection
@@ -252,10 +279,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=1_000_000)
     parser.add_argument("--rate", type=float, default=10.0, help="fresh calls a second")
+    parser.add_argument("--direct", action="store_true", help="into PostgreSQL without a hub")
     arguments = parser.parse_args()
     options = {"shared_buffers": "512MB", "max_wal_size": "4GB"}
     with EmbeddedPostgres(options=options) as server, tempfile.TemporaryDirectory() as directory:
-        asyncio.run(measure(server, Path(directory), calls=arguments.calls, rate=arguments.rate))
+        asyncio.run(measure(server, Path(directory), **vars(arguments)))
 
 
 if __name__ == "__main__":

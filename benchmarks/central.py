@@ -103,7 +103,7 @@ async def seconds_for(send: Send, records: Sequence[CallRecord], batch: int) -> 
 async def compare(server: EmbeddedPostgres, calls: int) -> None:
     """Print a line per batch size and way of sending."""
     connections = {name: await _fresh(server, name) for name in ("raw", "uplink")}
-    login = await _site_login(connections["uplink"])
+    login = await site_login(connections["uplink"], "istanbul")
     url = f"postgresql://{login.role}@{server.host}:{server.port}/uplink"
     settings = CentralSettings.model_validate({"url": url, "password": login.password})
     uplink = DirectUplink(settings, site="istanbul", agent_version="benchmark")
@@ -155,10 +155,11 @@ async def _fresh(server: EmbeddedPostgres, name: str) -> asyncpg.Connection:
     return connection
 
 
-async def _site_login(owner: asyncpg.Connection) -> NewLogin:
-    login = new_site_login("istanbul")
-    await add_site(owner, "istanbul", ["acme"], who="benchmark")
-    await bind_site(owner, login, "istanbul", make_role=True, who="benchmark")
+async def site_login(owner: asyncpg.Connection, site: str) -> NewLogin:
+    """A site of tenant acme, and a database user of its own."""
+    login = new_site_login(site)
+    await add_site(owner, site, ["acme"], who="benchmark")
+    await bind_site(owner, login, site, make_role=True, who="benchmark")
     return login
 
 

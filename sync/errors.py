@@ -21,6 +21,10 @@ class UplinkRefused(SyncError):
     pipe, tell the operator, condemn no record, and look again now and then."""
 
 
+class NotUnderstood(UplinkRefused):
+    """The hub cannot read the request: one side has a fault, or a record holds what JSON cannot."""
+
+
 class SiteRefused(UplinkRefused):
     """The centre refuses what a site shows: its name, credential or enrolment code. `code` is docs/hub.md's."""
 

@@ -21,6 +21,7 @@ from sync.errors import (
     Fenced,
     LeaseHeld,
     LeaseLost,
+    NotUnderstood,
     SyncError,
     UplinkRefused,
     UplinkUnavailable,
@@ -98,7 +99,7 @@ def explain(answer: Answer, *, label: str, now: Callable[[], datetime] = lambda:
                 "or correct the address"
             )
         case ((400 | 405 | 409 | 415 | 422), _):
-            return UplinkRefused(
+            return NotUnderstood(
                 f"{said or label}: the hub does not understand this agent ({answer.status}); update whichever is older"
             )
         case ((429 | 503), _):

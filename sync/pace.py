@@ -8,10 +8,11 @@ from datetime import time as time_of_day
 from typing import Final
 
 # A lane more has to bring so much, or it only takes memory at the centre.
-_WORTH_WHILE: Final = 1.15
+_WORTH_WHILE: Final = 1.05
 # Windows of full batches after which a lane that brought nothing is tried again: lines change over a day.
-_PATIENCE: Final = 50
-_WINDOW_BATCHES: Final = 3
+_PATIENCE: Final = 25
+_WINDOW_BATCHES: Final = 6  # with each lane
+_WINDOW_SECONDS: Final = 2.0  # at least, so that a checkpoint or a busy moment weighs little
 # A part of a body goes out at once, and its share of the line's time is waited for; as long as a phone's buffer lasts.
 _PART_SECONDS: Final = 0.05
 _SMALLEST_PART_BYTES: Final = 1024
@@ -80,9 +81,10 @@ class Pace:
             return
         self._window_records += records
         self._window_batches += 1
-        if self._window_batches < _WINDOW_BATCHES * self.lanes or now <= self._window_began:
+        lasted = now - self._window_began
+        if self._window_batches < _WINDOW_BATCHES * self.lanes or lasted < _WINDOW_SECONDS:
             return
-        self._decide(self._window_records / (now - self._window_began))
+        self._decide(self._window_records / lasted)
         self._begin_window(now)
 
     def _begin_window(self, now: float) -> None:

@@ -1,14 +1,14 @@
 """What travels from a site to the centre: one record per call, in batches, answered record by record.
 
 A record is a plain tuple whose JSON members are JSON text, so that it goes from SQLite's row to PostgreSQL's COPY
-(or into a hub's request body) without being parsed and printed again on the way.
+without being parsed and printed again on the way. On its way to a hub it is JSON as a whole.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 
 class CallRecord(NamedTuple):
@@ -65,6 +65,15 @@ class CallRecord(NamedTuple):
     conference: str | None = None
 
 
+class EncodedRecord(NamedTuple):
+    """A record that is JSON already, as docs/hub.md has it, and what the sender has to know of it."""
+
+    call_sid: str
+    revision: int
+    tenant: str
+    json: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Records of one site, at most one per call. `high_water` is the largest outbox sequence among them.
@@ -74,11 +83,16 @@ class Batch:
     """
 
     site: str
-    records: Sequence[CallRecord]
+    records: Sequence[CallRecord | EncodedRecord]  # a hub's client takes both, PostgreSQL the former
     high_water: int
     holder: str = ""
     lease: str | None = field(default=None, repr=False)
     receipts: int = 0
+
+    @property
+    def values(self) -> Sequence[CallRecord]:
+        """The records of a batch that holds none encoded."""
+        return cast(Sequence[CallRecord], self.records)
 
 
 class Verdict(StrEnum):

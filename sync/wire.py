@@ -20,6 +20,8 @@ ZSTD_LEVEL: Final = 3
 # A window of half a MiB instead of two, of which each body under way has one.
 _ZSTD: Final = zstandard.ZstdCompressionParameters.from_level(ZSTD_LEVEL, window_log=19)
 
+_NO_JSON: Final = "the call holds text that JSON cannot carry"
+
 JSON_MEMBERS: Final = ("legs", "timeline", "full_transcript", "tasks", "interactions")
 
 
@@ -102,7 +104,15 @@ def encode_record(record: CallRecord) -> bytes:
             members[name] = orjson.Fragment(text)
         return orjson.dumps(members)
     except (orjson.JSONDecodeError, orjson.JSONEncodeError, UnicodeError) as exc:
-        raise NotEncodable("the call holds text that JSON cannot carry") from exc
+        raise NotEncodable(_NO_JSON) from exc
+
+
+def check_record(text: bytes) -> None:
+    """Raises NotEncodable for what is not JSON."""
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError as exc:
+        raise NotEncodable(_NO_JSON) from exc
 
 
 def encode_batch(batch: Batch, records: Sequence[bytes]) -> list[bytes]:
@@ -127,10 +137,8 @@ def compress(pieces: Sequence[bytes]) -> tuple[bytes, int]:
 
     The frame tells that size, so that the hub sets aside no more for a small body than it needs.
     """
-    size = sum(map(len, pieces))
-    packer = zstandard.ZstdCompressor(compression_params=_ZSTD).compressobj(size=size)
-    packed = [packer.compress(piece) for piece in pieces]
-    return b"".join((*packed, packer.flush())), size
+    body = b"".join(pieces)
+    return zstandard.ZstdCompressor(compression_params=_ZSTD).compress(body), len(body)
 
 
 def decode_receipt(body: bytes) -> Receipt:

@@ -52,7 +52,7 @@ class RunningHub:
 
     async def send(self, batch: Batch, **headers: str) -> httpx.Response:
         """Send a batch as an agent does."""
-        body = body_of(batch, [wire.encode_record(record) for record in batch.records])
+        body = body_of(batch, [wire.encode_record(record) for record in batch.values])
         return await self.send_raw(zstd_of(body), **({"Content-Encoding": "zstd"} | headers))
 
     async def send_raw(self, body: bytes | AsyncIterator[bytes], **headers: str) -> httpx.Response:

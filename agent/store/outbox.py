@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from agent.errors import StoreUnavailable
 from agent.store import horizon, quarantine, receipts
 from agent.store.engine import Store
 from agent.store.moments import moment_of, moment_text
-from agent.store.outbox_rows import RECORD, record_of
+from agent.store.outbox_rows import VALUES, Form
 from agent.store.quarantine import Chosen
 from agent.store.rows import json_text
 from agent.store.small_steps import StepSize, timed
@@ -24,21 +24,20 @@ from agent.store.writer import Writer
 from config import failpoints
 from sync.errors import OutboxUnavailable
 from sync.outbox import Backlog, Standing
-from sync.records import Batch, CallRecord, Receipt, RecordReceipt, Verdict
+from sync.records import Batch, CallRecord, EncodedRecord, Receipt, RecordReceipt, Verdict
 
 # The part of a batch that is kept for the freshest calls while the backlog is longer than the batch.
 _FRESH_PART = 4
 
 _WAITING = (
-    f"SELECT outbox.sequence, outbox.call_id, {RECORD} FROM outbox JOIN call ON call.id = outbox.call_id "  # noqa: S608 - our own words
-    "JOIN tenant ON tenant.id = call.tenant_id "
+    "FROM outbox JOIN call ON call.id = outbox.call_id JOIN tenant ON tenant.id = call.tenant_id "
     "WHERE outbox.call_id NOT IN (SELECT value FROM json_each(?)) ORDER BY outbox.sequence"
 )
 OLDEST = f"{_WAITING} LIMIT ?"
 FRESHEST = f"{_WAITING} DESC LIMIT ?"
 # By the index over the beginnings of calls, so that its cost depends on the calls of some hours, not on the backlog.
 FRESH = (
-    f"SELECT outbox.sequence, outbox.call_id, {RECORD} FROM call INDEXED BY ix_call_start_time "  # noqa: S608 - our own words
+    "FROM call INDEXED BY ix_call_start_time "
     "CROSS JOIN outbox ON outbox.call_id = call.id JOIN tenant ON tenant.id = call.tenant_id "
     "WHERE call.start_time >= ? AND call.end_time >= ? AND outbox.call_id NOT IN (SELECT value FROM json_each(?)) "
     "ORDER BY outbox.sequence LIMIT ?"
@@ -47,13 +46,17 @@ _LONGEST_CALL = timedelta(hours=4)  # of those that are fresh when they end
 
 
 class SqliteOutbox:
-    """`sync.outbox.Outbox` over an open store. Reads on its reader; everything that changes goes through the writer."""
+    """`sync.outbox.Outbox` over an open store. Reads on its reader; everything that changes goes through the writer.
 
-    def __init__(self, store: Store, writer: Writer, *, site: str) -> None:
+    Its batches hold records in `form`.
+    """
+
+    def __init__(self, store: Store, writer: Writer, *, site: str, form: Form = VALUES) -> None:
         self._connection = store.connection
         self._reader = store.reader
         self._writer = writer
         self._site = site
+        self._form = form
         self._under_way: dict[str, int] = {}  # call_sid to the call's key
         self._settled_at_once = StepSize(first=200, most=1000, least=50)
 
@@ -66,9 +69,10 @@ class SqliteOutbox:
         taken = tuple(self._under_way.values())
         with _told_to_the_syncer():
             if fresh_since is None:
-                found = await self._reader.run(partial(_read_waiting, limit=limit, taken=taken))
+                look = partial(_read_waiting, form=self._form, limit=limit, taken=taken)
             else:
-                found = await self._reader.run(partial(_read_fresh, limit=limit, taken=taken, since=fresh_since))
+                look = partial(_read_fresh, form=self._form, limit=limit, taken=taken, since=fresh_since)
+            found = await self._reader.run(look)
         if not found:
             return None
         self._under_way |= {place.record.call_sid: place.call_id for place in found}
@@ -155,27 +159,40 @@ def _told_to_the_syncer() -> Iterator[None]:
 class _Place(NamedTuple):
     sequence: int
     call_id: int
-    record: CallRecord
+    record: CallRecord | EncodedRecord
 
 
-def _read_waiting(connection: sqlite3.Connection, *, limit: int, taken: Sequence[int]) -> list[_Place]:
+def _read_waiting(connection: sqlite3.Connection, *, form: Form, limit: int, taken: Sequence[int]) -> list[_Place]:
     skipped = json_text(taken)
     connection.execute("BEGIN")  # one view for both ends of the line
     try:
         rest = limit
-        freshest: list[tuple[Any, ...]] = []  # Any: whatever the columns hold
+        freshest: list[_Place] = []
         if _counter(connection, "outbox_records") > limit + len(taken):
-            freshest = connection.execute(FRESHEST, (skipped, limit // _FRESH_PART)).fetchall()
+            freshest = _places(connection, form, FRESHEST, (skipped, limit // _FRESH_PART))
             rest = limit - len(freshest)
-        oldest = connection.execute(OLDEST, (skipped, rest)).fetchall()
+        oldest = _places(connection, form, OLDEST, (skipped, rest))
     finally:
         connection.execute("ROLLBACK")
-    return [_Place(row[0], row[1], record_of(row[2:])) for row in (*oldest, *reversed(freshest))]
+    return [*oldest, *reversed(freshest)]
 
 
-def _read_fresh(connection: sqlite3.Connection, *, limit: int, taken: Sequence[int], since: datetime) -> list[_Place]:
+def _read_fresh(
+    connection: sqlite3.Connection, *, form: Form, limit: int, taken: Sequence[int], since: datetime
+) -> list[_Place]:
     bounds = (moment_text(since - _LONGEST_CALL), moment_text(since), json_text(taken), limit)
-    return [_Place(row[0], row[1], record_of(row[2:])) for row in connection.execute(FRESH, bounds)]
+    return _places(connection, form, FRESH, bounds)
+
+
+def _places(connection: sqlite3.Connection, form: Form, which: str, values: Sequence[object]) -> list[_Place]:
+    select = f"SELECT outbox.sequence, outbox.call_id, {form.columns} {which}"
+    try:
+        return [_Place(row[0], row[1], form.record_of(row[2:])) for row in connection.execute(select, values)]
+    except sqlite3.OperationalError as exc:
+        if form is VALUES or exc.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+        # One of them holds what cannot be told as JSON; by its values it is read, and refused alone.
+        return _places(connection, VALUES, which, values)
 
 
 def _counter(connection: sqlite3.Connection, name: str) -> int:

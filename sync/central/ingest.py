@@ -139,7 +139,7 @@ class Ingest:
         """Write what can be written, commit, and return the verdicts; raises as `presence.admit` does."""
         batch = self.batch
         async with for_site(self.connection, batch.site, self.timeout_seconds, _BEGIN):
-            names = {record.tenant for record in batch.records if _is_sendable(record.tenant)}
+            names = {record.tenant for record in batch.values if _is_sendable(record.tenant)}
             number, self._tenants = await admit(
                 self.connection, batch, agent_version=self.agent_version, tenants=sorted(names)
             )
@@ -161,7 +161,7 @@ class Ingest:
         lists: they find the newest there, or take its place if that was refused."""
         rounds: list[list[int]] = []
         seen: dict[str, int] = {}
-        records = self.batch.records
+        records = self.batch.values
         # By call_sid, so that two batches with the same calls wait for each other instead of locking each other out.
         for position in sorted(range(len(records)), key=lambda at: (records[at].call_sid, -records[at].revision)):
             record = records[position]
@@ -182,7 +182,7 @@ class Ingest:
     async def _place(self, part: list[int]) -> list[list[int]]:
         """Merge these records; if PostgreSQL refuses, reject the one there is or return the halves to be tried."""
         try:
-            held = await self._merge([self.batch.records[position] for position in part])
+            held = await self._merge([self.batch.values[position] for position in part])
         except (asyncpg.PostgresError, ValueError, TypeError, OverflowError) as exc:
             if not is_about_the_record(exc):
                 raise
@@ -193,7 +193,7 @@ class Ingest:
             return []
         await self.connection.execute(_KEEP_PART)
         for position in part:
-            revision = held.get(self.batch.records[position].call_sid)
+            revision = held.get(self.batch.values[position].call_sid)
             self._decided[position] = _ACCEPTED if revision is None else _superseded(revision)
         return []
 
@@ -238,7 +238,7 @@ class Ingest:
         return Receipt(
             [
                 RecordReceipt(record.call_sid, record.revision, *self._decided[position])
-                for position, record in enumerate(self.batch.records)
+                for position, record in enumerate(self.batch.values)
                 if position in self._decided
             ],
             number,

@@ -58,7 +58,7 @@ async def test_what_arrives_twice_is_superseded(hub: RunningHub) -> None:
 @pytest.mark.parametrize("encoding", ["zstd", "gzip", "identity", ""])
 async def test_a_batch_may_be_packed_in_three_ways_or_not_at_all(hub: RunningHub, encoding: str) -> None:
     batch = a_batch_of(await hub.greet(), a_record(1))
-    body = body_of(batch, [wire.encode_record(record) for record in batch.records])
+    body = body_of(batch, [wire.encode_record(record) for record in batch.values])
     if encoding in {"zstd", "gzip"}:
         body = zstd_of(body) if encoding == "zstd" else gzip.compress(body)
 

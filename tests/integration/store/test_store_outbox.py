@@ -69,7 +69,7 @@ async def test_a_record_tells_all_of_its_call(outbox: SqliteOutbox, writer: Writ
     batch = await _batch(outbox, limit=10)
 
     assert batch is not None
-    (record,) = batch.records
+    (record,) = batch.values
     same = {name: value for name, value in told.items() if name in CallRecord._fields and name != "legs"}
     assert {name: getattr(record, name) for name in same} == same
     assert (batch.site, batch.high_water, record.tenant, record.revision) == ("berlin", 1, "acme", 1)
@@ -90,8 +90,8 @@ async def test_children_come_in_their_order(outbox: SqliteOutbox, writer: Writer
     batch = await _batch(outbox, limit=1)
 
     assert batch is not None
-    assert [one["data"] for one in json.loads(batch.records[0].interactions)] == said
-    assert [one["task_name"] for one in json.loads(batch.records[0].tasks)] == ["b", "a"]
+    assert [one["data"] for one in json.loads(batch.values[0].interactions)] == said
+    assert [one["task_name"] for one in json.loads(batch.values[0].tasks)] == ["b", "a"]
 
 
 def test_a_record_has_a_place_for_every_column_of_a_call() -> None:
@@ -152,7 +152,7 @@ async def test_a_revision_that_came_meanwhile_still_waits(outbox: SqliteOutbox, 
 
     batch = await _batch(outbox, limit=1)
     assert batch is not None
-    assert [(one.call_sid, one.revision, one.hangup_cause) for one in batch.records] == [(sid(1), 2, 17)]
+    assert [(one.call_sid, one.revision, one.hangup_cause) for one in batch.values] == [(sid(1), 2, 17)]
 
 
 async def test_a_refused_call_stands_aside_with_the_reason(outbox: SqliteOutbox, writer: Writer, store: Store) -> None:
@@ -385,7 +385,7 @@ async def test_so_does_what_was_learned_while_the_answer_was_on_its_way(
 
     again = await _batch(outbox, limit=1)
     assert again is not None
-    assert [(record.revision, record.caller_name) for record in again.records] == [(4, "Learned meanwhile")]
+    assert [(record.revision, record.caller_name) for record in again.values] == [(4, "Learned meanwhile")]
     await outbox.settle(_receipt(again))
     assert (await outbox.backlog()).records == 0
 

@@ -5,9 +5,12 @@ from sqlalchemy.dialects import sqlite
 
 from agent.store import history, journal, outbox, receipts
 from agent.store.engine import Store
+from agent.store.outbox_rows import ENCODED, VALUES
 from agent.store.repository import unassigned_query
 from sync.models import Call
 from tests.integration.store.facts import row
+
+FORMS = (VALUES, ENCODED)
 
 
 async def _plan(store: Store, query: str) -> str:
@@ -21,8 +24,8 @@ async def _plan(store: Store, query: str) -> str:
 @pytest.mark.parametrize(
     "query",
     [
-        outbox.OLDEST,
-        outbox.FRESHEST,
+        *(f"SELECT {form.columns} {outbox.OLDEST}" for form in FORMS),
+        *(f"SELECT {form.columns} {outbox.FRESHEST}" for form in FORMS),
         "SELECT enqueued_at FROM outbox ORDER BY sequence LIMIT 1",
         outbox._TAKE_AWAY,
         outbox._CLEAR,
@@ -53,7 +56,7 @@ async def test_statements_of_every_commit_and_batch_use_indexes(store: Store, qu
 
 
 async def test_fresh_calls_are_found_by_their_beginning_and_not_among_the_backlog(store: Store) -> None:
-    plan = await _plan(store, outbox.FRESH)
+    plan = await _plan(store, f"SELECT {VALUES.columns} {outbox.FRESH}")
 
     assert plan.startswith("SEARCH call USING INDEX ix_call_start_time (start_time>?)")
     assert "SEARCH outbox USING" in plan

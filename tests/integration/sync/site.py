@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from agent.store.engine import Store, open_store
 from agent.store.outbox import SqliteOutbox
+from agent.store.outbox_rows import ENCODED
 from agent.store.tally import SqliteTally
 from agent.store.writer import FinishedCall, Group, Writer
 from config.settings import CentralSettings
@@ -83,7 +84,7 @@ async def a_site(
     identity = Identity(name, "1.2.3", holder=holder, host=f"{holder}.example")
     async with open_store(directory / "state" / "edge.db") as store:
         writer = await Writer.over(store.connection)
-        outbox = SqliteOutbox(store, writer, site=name)
+        outbox = SqliteOutbox(store, writer, site=name, form=ENCODED)
         syncer = _a_syncer(outbox, uplink, settings, identity)
         yield Site(name, store, writer, outbox, uplink, syncer, settings, identity)
         await uplink.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import sqlite3
 from pathlib import Path
 
 from sync.reconciler import Difference
@@ -142,3 +143,28 @@ async def test_batches_take_no_more_than_their_share_of_the_line(hub: RunningHub
         assert await central(hub.database) == await site.held()
 
     assert asyncio.get_running_loop().time() - began > 0.5
+
+
+async def test_calls_whose_text_is_no_json_are_set_aside_alone(hub: RunningHub, tmp_path: Path) -> None:
+    async with a_site(tmp_path, to_hub(hub.port, hub.credential)) as site:
+        await site.keep(*range(20))
+        broken = {
+            2: "UPDATE call SET legs = '[{' WHERE call_sid = ?",
+            5: "UPDATE call SET full_transcript = '[],\"legs\":[' WHERE call_sid = ?",
+            8: "UPDATE call SET caller_name = CAST(x'ff' AS TEXT) WHERE call_sid = ?",
+            11: "INSERT INTO interaction (call_id, position, data) SELECT id, 0, '}' FROM call WHERE call_sid = ?",
+        }
+
+        def spoil(connection: sqlite3.Connection) -> None:
+            for number, statement in broken.items():
+                connection.execute(statement, (site.sid(number),))
+
+        await site.store.connection.transact(spoil)
+        async with running(site.syncer):
+            await until(site.sent)
+
+        query = "SELECT call_sid, code FROM quarantine JOIN call ON call.id = call_id ORDER BY call_id"
+        aside = await site.store.reader.run(lambda connection: connection.execute(query).fetchall())
+        assert aside == [(site.sid(number), "not_encodable") for number in broken]
+        assert len(await central(hub.database)) == 16
+        assert site.syncer.status.state is not SyncState.PAUSED

@@ -23,7 +23,7 @@ def test_a_record_has_the_members_of_a_call_record_and_its_json_members_are_json
 def test_a_batch_is_one_json_object_with_its_records_in_order() -> None:
     batch = a_batch(a_record(1), a_record(2), high_water=7)
 
-    body = body_of(batch, [wire.encode_record(record) for record in batch.records])
+    body = body_of(batch, [wire.encode_record(record) for record in batch.values])
 
     told = json.loads(zstandard.ZstdDecompressor().decompress(zstd_of(body)))
     assert (told["site"], told["high_water"], told["lease"]) == ("istanbul", 7, LEASE)

@@ -1,0 +1,86 @@
+"""A call tells the same to a hub, as JSON made by SQLite, and to PostgreSQL, by its values."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.store.engine import Store, open_store
+from agent.store.outbox import SqliteOutbox
+from agent.store.outbox_rows import ENCODED
+from agent.store.writer import FinishedCall, Group, Writer
+from sync import wire
+from sync.records import CallRecord, EncodedRecord
+from tests.integration.store.facts import START, call, row, task
+
+_texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
+_moments = st.integers(0, 4 * 10**15).map(lambda late: datetime(1970, 1, 2, tzinfo=UTC) + timedelta(microseconds=late))
+_seconds = st.floats(0, 1e9, allow_nan=False)
+_told = st.fixed_dictionaries(
+    {
+        "caller_name": st.none() | _texts,
+        "queue": st.none() | _texts,
+        "start_time": _moments,
+        "answer_time": st.none() | _moments,
+        "ring_seconds": _seconds,
+        "talk_seconds": _seconds,
+        "total_seconds": _seconds,
+        "hangup_cause": st.none() | st.integers(0, 127),
+        "transferred": st.booleans(),
+        "legs": st.lists(
+            st.dictionaries(_texts, st.none() | _texts | st.integers() | _seconds, max_size=3), max_size=3
+        ),
+    }
+)
+
+
+def opened(text: bytes) -> dict[str, Any]:  # Any: JSON
+    """A record's JSON with its moments as moments: each form has its own number of noughts."""
+    told: dict[str, Any] = json.loads(text)
+    assert tuple(told) == CallRecord._fields
+    for name in ("start_time", "pbx_answer_time", "answer_time", "end_time", "created_at", "updated_at"):
+        told[name] = told[name] and datetime.fromisoformat(told[name])
+    return told
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(_told, min_size=1, max_size=20), st.lists(_texts, max_size=3))
+def test_whatever_a_call_holds_both_forms_tell_it_alike(
+    tmp_path_factory: pytest.TempPathFactory, calls: list[dict[str, Any]], said: list[str]
+) -> None:
+    async def both() -> None:
+        async with open_store(tmp_path_factory.mktemp("forms") / "edge.db") as store:
+            writer = await Writer.over(store.connection)
+            children = ([task(text, said=text) for text in said], [{"text": text} for text in said])
+            finished = [FinishedCall(row(number, **told), "acme", *children) for number, told in enumerate(calls)]
+            await writer.commit(Group(finished=finished))
+            by_values = await SqliteOutbox(store, writer, site="berlin").next_batch(limit=100)
+            encoded = await SqliteOutbox(store, writer, site="berlin", form=ENCODED).next_batch(limit=100)
+            assert by_values is not None
+            assert encoded is not None
+            assert (len(by_values.records), by_values.high_water) == (len(calls), encoded.high_water)
+            for one, other in zip(by_values.values, encoded.records, strict=True):
+                assert isinstance(other, EncodedRecord)
+                assert (one.call_sid, one.revision, one.tenant) == other[:3]
+                assert opened(wire.encode_record(one)) == opened(other.json)
+
+    asyncio.run(both())
+
+
+async def test_a_call_that_sqlite_cannot_tell_as_json_comes_by_its_values(store: Store, writer: Writer) -> None:
+    await writer.commit(Group(finished=[call(1), call(2)]))
+    await store.connection.transact(
+        lambda connection: connection.execute("UPDATE call SET caller_name = x'ff00' WHERE id = 1")
+    )
+
+    batch = await SqliteOutbox(store, writer, site="berlin", form=ENCODED).next_batch(limit=10)
+
+    assert batch is not None
+    assert [isinstance(record, CallRecord) for record in batch.records] == [True, True]
+    with pytest.raises(wire.NotEncodable):
+        wire.encode_record(batch.values[0])
+    assert json.loads(wire.encode_record(batch.values[1]))["start_time"] == (START + timedelta(seconds=2)).isoformat()
