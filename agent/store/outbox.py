@@ -185,14 +185,26 @@ def _read_fresh(
 
 
 def _places(connection: sqlite3.Connection, form: Form, which: str, values: Sequence[object]) -> list[_Place]:
-    select = f"SELECT outbox.sequence, outbox.call_id, {form.columns} {which}"
-    try:
+    def read(form: Form) -> list[_Place]:
+        select = f"SELECT outbox.sequence, outbox.call_id, {form.columns} {which}"
         return [_Place(row[0], row[1], form.record_of(row[2:])) for row in connection.execute(select, values)]
+
+    try:
+        return read(form)
     except sqlite3.OperationalError as exc:
-        if form is VALUES or exc.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+        # Python's own, for bytes that are no UTF-8, have no code.
+        if getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) != sqlite3.SQLITE_ERROR:
             raise
-        # One of them holds what cannot be told as JSON; by its values it is read, and refused alone.
-        return _places(connection, VALUES, which, values)
+    # One of them holds what is no text. By its values, with the bytes marked, it can be read, and is refused alone.
+    connection.text_factory = _marked
+    try:
+        return read(VALUES)
+    finally:
+        connection.text_factory = str
+
+
+def _marked(text: bytes) -> str:
+    return text.decode(errors="surrogateescape")
 
 
 def _counter(connection: sqlite3.Connection, name: str) -> int:

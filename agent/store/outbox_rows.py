@@ -4,6 +4,7 @@ JSON members pass through as text, never parsed, so what one call has wrong in t
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Boolean, Float
@@ -27,11 +28,12 @@ RECORD: Final = ", ".join(_EXPRESSIONS.values())
 
 
 def record_of(values: Sequence[object]) -> CallRecord:
-    """The record whose columns `RECORD` selects."""
+    """The record whose columns `RECORD` selects. What is no moment stays as it is, and is refused at the centre."""
     fields: list[Any] = list(values)  # Any: whatever the columns hold
-    for position in _MOMENTS:
-        if fields[position] is not None:
-            fields[position] = moment_of(fields[position])
+    with suppress(ValueError):
+        for position in _MOMENTS:
+            if fields[position] is not None:
+                fields[position] = moment_of(fields[position])
     for position in _FLAGS:
         fields[position] = bool(fields[position])
     return CallRecord._make(fields)

@@ -56,9 +56,22 @@ def drop(chosen: Chosen, by: str, now: str, connection: sqlite3.Connection) -> i
 
 
 def refused_record(connection: sqlite3.Connection, call_sid: str) -> CallRecord | None:
-    """A call as it would be sent now; None if there is none that could."""
-    found = connection.execute(_RECORD, (call_sid,)).fetchone()
-    return record_of(found) if found is not None else None
+    """A call as it would be sent now; None if there is none that could.
+
+    What is no text, which may be what is wrong with it, is shown with its bytes as backslashes.
+    """
+    connection.text_factory = _shown
+    try:
+        found = connection.execute(_RECORD, (call_sid,)).fetchone()
+    finally:
+        connection.text_factory = str
+    if found is None:
+        return None
+    return record_of([_shown(value) if isinstance(value, bytes) else value for value in found])
+
+
+def _shown(text: bytes) -> str:
+    return text.decode(errors="backslashreplace")
 
 
 def _keys(connection: sqlite3.Connection, chosen: Chosen) -> list[Any]:  # Any: rows

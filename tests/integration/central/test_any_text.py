@@ -1,6 +1,6 @@
 """Whatever bytes a PBX sends for a name, the call comes whole to PostgreSQL: none is refused for its text."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,11 +69,15 @@ def a_call(number: int, name: bytes) -> FinishedCall:
     return FinishedCall(call.to_row(), "acme")
 
 
-async def sent(calls: list[FinishedCall], central: CentralDatabase, directory: Path) -> Receipt:
+async def sent(
+    calls: list[FinishedCall], central: CentralDatabase, directory: Path, *, spoilt_by: Sequence[str] = ()
+) -> Receipt:
     """Kept in SQLite, and from its outbox to the centre."""
     async with open_store(directory / "edge.db") as store:
         writer = await Writer.over(store.connection)
         await writer.commit(Group(finished=calls))
+        for statement in spoilt_by:
+            await store.connection.transact(lambda connection, it=statement: connection.execute(it).fetchall())  # type: ignore[misc]
         batch = await SqliteOutbox(store, writer, site="here").next_batch(limit=100)
         assert batch is not None
         return await central.store(replace(batch, holder=HOLDER, lease=LEASE))
@@ -111,3 +115,19 @@ async def test_what_services_note_of_a_call_is_never_refused_for_its_text(
         "SELECT task_name, state_data ->> 'nul \ufffd' AS nul, state_data ->> 'literally' AS literally FROM task"
     )
     assert tuple(task) == ("book\ufffd", "a\ufffdb", "\\u0000")
+
+
+async def test_calls_that_are_spoilt_on_the_disk_are_refused_alone(central: CentralDatabase, tmp_path: Path) -> None:
+    calls = [a_call(number, b"Ali") for number in range(1, 7)]
+    spoilt_by = (
+        "UPDATE call SET start_time = 'yesterday' WHERE id = 1",
+        "UPDATE call SET legs = '[{' WHERE id = 2",
+        "INSERT INTO task (call_id, position, task_name, state_data, start_time) SELECT id, 0, 'x', '{', start_time"
+        " FROM call WHERE id = 3",
+        "UPDATE call SET caller_name = x'ff00' WHERE id = 4",
+        "UPDATE call SET caller_name = CAST(x'ff' AS TEXT) WHERE id = 5",
+    )
+
+    receipt = await sent(calls, central, tmp_path, spoilt_by=spoilt_by)
+
+    assert [verdict.verdict for verdict in receipt.verdicts] == [Verdict.REJECTED] * 5 + [Verdict.ACCEPTED]

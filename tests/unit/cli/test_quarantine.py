@@ -1,7 +1,11 @@
 """Calls that the centre refused: seen, sent again, given up and written to a file."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+
+import pytest
 
 from agent.cli.faults import ExitCode
 from tests.unit.cli.local_site import LocalSite, call, refused, sid
@@ -36,6 +40,19 @@ def test_a_refused_call_is_shown_without_personal_data_unless_it_is_wished(site:
     assert told["record"]["caller_id"].endswith("*" + number[-2:])
     assert isinstance(full["record"]["legs"], list)
     assert "--full shows it" in told["record"]["caller_name"]
+
+
+@pytest.mark.parametrize("name", ["x'ff41'", "CAST(x'ff41' AS TEXT)"])
+def test_a_name_that_is_no_text_is_shown_as_it_is(site: LocalSite, name: str) -> None:
+    a_site_with_refusals(site, 1)
+    with closing(sqlite3.connect(site.database)) as connection:
+        connection.execute(f"UPDATE call SET caller_name = {name}, legs = '[{{'")
+        connection.commit()
+
+    told = site.json("quarantine", "show", sid(1), "--full")["record"]
+
+    assert (told["caller_name"], told["legs"]) == ("\\xffA", "[{")
+    assert json.loads(site.run("quarantine", "export").stdout)["record"] == told
 
 
 def test_without_an_agent_refused_calls_wait_again(site: LocalSite) -> None:
