@@ -10,9 +10,10 @@ from typing import Final
 # A lane more has to bring so much, or it only takes memory at the centre.
 _WORTH_WHILE: Final = 1.05
 # Windows of full batches after which a lane that brought nothing is tried again: lines change over a day.
-_PATIENCE: Final = 25
+_PATIENCE: Final = 50
 _WINDOW_BATCHES: Final = 6  # with each lane
-_WINDOW_SECONDS: Final = 2.0  # at least, so that a checkpoint or a busy moment weighs little
+# A lane is given up after no shorter time, so that a checkpoint or a busy moment does not decide.
+_WINDOW_SECONDS: Final = 4.0
 # A part of a body goes out at once, and its share of the line's time is waited for; as long as a phone's buffer lasts.
 _PART_SECONDS: Final = 0.05
 _SMALLEST_PART_BYTES: Final = 1024
@@ -82,18 +83,25 @@ class Pace:
         self._window_records += records
         self._window_batches += 1
         lasted = now - self._window_began
-        if self._window_batches < _WINDOW_BATCHES * self.lanes or lasted < _WINDOW_SECONDS:
+        if self._window_batches < _WINDOW_BATCHES * self.lanes or lasted <= 0:
             return
-        self._decide(self._window_records / lasted)
+        rate = self._window_records / lasted
+        if self._is_in_vain(rate) and lasted < _WINDOW_SECONDS:
+            return
+        self._decide(rate)
         self._begin_window(now)
 
     def _begin_window(self, now: float) -> None:
         self._window_began, self._window_records, self._window_batches = now, 0, 0
 
+    def _is_in_vain(self, rate: float) -> bool:
+        """Whether the last lane brings too little."""
+        return self._rate_before is not None and rate < self._rate_before * _WORTH_WHILE
+
     def _decide(self, rate: float) -> None:
         if self._patience:
             self._patience -= 1
-        elif self._rate_before is not None and rate < self._rate_before * _WORTH_WHILE:
+        elif self._is_in_vain(rate):
             self.lanes -= 1
             self._rate_before = None
             self._patience = _PATIENCE

@@ -12,12 +12,13 @@ def a_pace(clock: Callable[[], float] = lambda: 0.0) -> Pace:
     return Pace(max_records=1000, max_lanes=4, slow_seconds=10, clock=clock)
 
 
-def driven(rate_of: Callable[[int], float], *, batches: int) -> Pace:
-    """A pace after so many full batches, on a line that carries so many records a second with so many lanes."""
+def driven(rate_of: Callable[[int], float], *, batches: int, silent_at: int = -1) -> Pace:
+    """A pace after so many full batches, on a line that carries so many records a second with so many lanes, and once
+    nothing for most of a second."""
     now = 0.0
     pace = Pace(max_records=100, max_lanes=4, slow_seconds=10, clock=lambda: now)
-    for _ in range(batches):
-        now += pace.limit / rate_of(pace.lanes)
+    for number in range(batches):
+        now += pace.limit / rate_of(pace.lanes) + (0.8 if number == silent_at else 0.0)
         pace.answered(pace.limit, seconds=0.1, is_full=True)
     return pace
 
@@ -29,6 +30,11 @@ def test_lanes_are_added_while_they_bring_throughput() -> None:
 def test_a_lane_that_brings_nothing_is_given_up() -> None:
     assert driven(lambda lanes: 100.0, batches=60).lanes == 1
     assert driven(lambda lanes: 100.0 * min(lanes, 2), batches=60).lanes == 2
+
+
+def test_a_moment_of_silence_costs_no_lane() -> None:
+    for silent_at in range(7, 60):
+        assert driven(lambda lanes: 1000.0 * lanes, batches=200, silent_at=silent_at).lanes == 4
 
 
 def test_short_batches_tell_nothing_about_the_line() -> None:
