@@ -9,7 +9,6 @@ from functools import partial
 from typing import Final, assert_never
 
 from agent.errors import StoreUnavailable
-from agent.store.backup_files import backups_size
 from agent.store.engine import Store, reading
 from agent.store.faults import faults_of
 from agent.store.free_pages import shrink
@@ -83,14 +82,10 @@ class DiskWatch:
             log.debug("the room cannot be looked at or made now: %s", exc)
 
     async def _measure(self) -> None:
-        budget = self._settings.budget_megabytes
         with faults_of(self._store.path):
             self.state.room = room = await self._store.reader.run(
-                lambda reader: measure(
-                    reader, self._store.path, budget=budget << 20 if budget else None,
-                    backups=backups_size(self._store.path, self._settings.backup_directory),
-                )
-            )  # fmt: skip
+                lambda reader: measure(reader, self._store.path, self._settings)
+            )
         self.state.set_aside = await asyncio.to_thread(count_set_aside, self._store.path)
         loop_time = asyncio.get_running_loop().time()
         if loop_time >= self._next_growth:
@@ -157,5 +152,5 @@ class DiskWatch:
 
     def _holds_at_most(self, target: int) -> bool:
         with reading(self._store.path) as reader:
-            room = measure(reader, self._store.path, budget=None)
+            room = measure(reader, self._store.path, self._settings)
         return room.database - room.unused <= target

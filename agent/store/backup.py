@@ -9,7 +9,7 @@ from typing import Final
 
 from agent.errors import StoreDamaged, StoreUnavailable
 from agent.store import schema
-from agent.store.backup_files import part_of, unfinished_of
+from agent.store.backup_files import part_of
 from agent.store.engine import problems_of, reading
 from agent.store.faults import faults_of
 from agent.store.files import discard, sync_directory
@@ -41,9 +41,7 @@ def back_up(database: Path, target: Path, *, stop: Stop | None = None) -> int:
             failpoints.hit("backup.rename.after")
             _sync_name(target.parent)
         finally:
-            for file in unfinished_of(target):
-                with suppress(OSError):
-                    file.unlink()
+            discard(part)
         return target.stat().st_size
 
 

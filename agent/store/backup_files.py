@@ -14,8 +14,6 @@ from typing import Final
 _TIME: Final = "%Y%m%dT%H%M%SZ"
 _TIME_PATTERN: Final = r"(?P<time>\d{8}T\d{6}Z)"
 _BY_HAND: Final = re.compile(rf"edge-{_TIME_PATTERN}\.db")
-# What SQLite may leave beside a file that is being made.
-_UNFINISHED: Final = ("", "-journal", "-wal", "-shm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +39,6 @@ def named_by_clock(site: str, at: datetime) -> str:
 def part_of(target: Path) -> Path:
     """Where a backup is made before it bears its name."""
     return target.with_name(f"{target.name}.part")
-
-
-def unfinished_of(target: Path) -> Iterator[Path]:
-    """All that may lie there while it is made."""
-    part = part_of(target)
-    return (part.with_name(f"{part.name}{ending}") for ending in _UNFINISHED)
 
 
 def scheduled_in(directory: Path, site: str) -> list[BackupFile]:

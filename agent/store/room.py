@@ -8,8 +8,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from agent.store.backup_files import backups_size
 from agent.store.files import reserve_file, size_of, spill_file, wal_file
 from agent.store.moments import moment_of, moment_text
+from config.settings import StoreSettings
 
 WATCH: Final = 0.70
 LOW: Final = 0.85
@@ -89,8 +91,9 @@ class Room:
         return max(0, self.unused + min(self.disk_free, of_budget))
 
 
-def measure(connection: sqlite3.Connection, database: Path, *, budget: int | None, backups: int = 0) -> Room:
+def measure(connection: sqlite3.Connection, database: Path, settings: StoreSettings) -> Room:
     """As it is now. Raises OSError."""
+    budget = settings.budget_megabytes
     journal, unused, pages, page_size = connection.execute(_PARTS).fetchone()
     disk = shutil.disk_usage(database.parent)
     return Room(
@@ -100,8 +103,8 @@ def measure(connection: sqlite3.Connection, database: Path, *, budget: int | Non
         wal=size_of(wal_file(database)),
         spill=size_of(spill_file(database)),
         reserve=size_of(reserve_file(database)),
-        backups=backups,
-        budget=budget,
+        backups=backups_size(database, settings.backup_directory),
+        budget=budget << 20 if budget else None,
         disk_free=disk.free,
         disk_total=disk.total,
     )

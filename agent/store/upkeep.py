@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import shutil
-import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +16,6 @@ from agent.errors import StoreDamaged, StoreUnavailable
 from agent.store.backup import back_up
 from agent.store.backup_files import (
     BackupFile,
-    backups_size,
     doomed,
     left_unfinished,
     named_by_clock,
@@ -26,7 +24,7 @@ from agent.store.backup_files import (
 from agent.store.due import Due
 from agent.store.engine import Store, quick_check, reading
 from agent.store.files import sync_directory
-from agent.store.room import FULL, Room, least_free, measure
+from agent.store.room import FULL, least_free, measure
 from agent.store.stopping import Stop
 from agent.store.upkeep_notes import UpkeepNotes
 from config import failpoints
@@ -206,7 +204,7 @@ class Upkeep:
         database = self._store.path
         place = self.directory if self.directory.is_dir() else database.parent
         with reading(database) as connection:
-            room = _room(connection, database, self._settings)
+            room = measure(connection, database, self._settings)
         usage = shutil.disk_usage(place)
         needed, staying = room.database, least_free(usage.total) + (self._settings.reserve_megabytes << 20)
         if usage.free - needed < staying:
@@ -269,16 +267,6 @@ class Upkeep:
 
 def _with(made: BackupFile, notes: UpkeepNotes) -> UpkeepNotes:
     return replace(notes, backed_up_at=made.at, backup_file=str(made.path), backup_bytes=made.size, backup_trouble=None)
-
-
-def _room(connection: sqlite3.Connection, database: Path, settings: StoreSettings) -> Room:
-    budget = settings.budget_megabytes
-    return measure(
-        connection,
-        database,
-        budget=budget << 20 if budget else None,
-        backups=backups_size(database, settings.backup_directory),
-    )
 
 
 def _mega(count: int) -> str:
