@@ -298,7 +298,12 @@ def _without_key(row: Row) -> Row:
 
 def _value(name: str, value: Any) -> Any:  # Any: what SQLite holds, and what it means
     read = _READ.get(name)
-    return value if read is None or value is None else read(value)
+    if read is None or value is None:
+        return value
+    try:
+        return read(value)
+    except (ValueError, TypeError):  # spoilt on the disk; what else is known of the call is no worse for that
+        return None if name in MOMENTS else [{"unreadable": value}]
 
 
 def _moment(text: str) -> datetime:

@@ -1,5 +1,7 @@
 """Listing and showing calls."""
 
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,6 +24,20 @@ def test_calls_are_listed_the_newest_first_with_their_numbers(site: LocalSite) -
         f"2026-11-22 12:02:00  (none)  inbound    905320000002  902125551001  busy      0:00  {sid(2)}",
         f"2026-11-22 12:01:00  acme    inbound    905320000001  902125551001  answered  1:05  {sid(1)}",
     ]
+
+
+def test_what_is_spoilt_on_the_disk_hides_no_call(site: LocalSite) -> None:
+    site.keep(call(1))
+    with closing(sqlite3.connect(site.database)) as connection:
+        connection.execute("UPDATE call SET start_time = 'yesterday', end_time = x'00', legs = '[{'")
+        connection.commit()
+
+    assert site.run("calls", "list").stdout.splitlines()[1].endswith(sid(1))
+    told = site.json("calls", "show", sid(1))
+    assert (told["start_time"], told["end_time"], told["legs"]) == (None, None, [{"unreadable": "[{"}])
+    for command in (["calls", "show", sid(1)], ["calls", "export"], ["status"]):
+        result = site.run(*command)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.stderr
 
 
 def test_a_list_that_was_cut_says_so(site: LocalSite) -> None:
