@@ -3,11 +3,15 @@
 from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from agent.pbx.feed import LineState
+
+if TYPE_CHECKING:
+    from agent.store.upkeep_notes import UpkeepNotes
+    from config.settings import Settings
 
 _NEARLY_FULL_BYTES = 1 << 30
 _CLOCK_SECONDS = 60.0  # beyond it, calls of one moment stand minutes apart at the centre
@@ -176,6 +180,20 @@ class BackupHealth(_Part):
     last_size: int = 0
     next_at: datetime | None = None
     trouble: str | None = None  # why there is no newer one, or why older ones could not be removed
+
+    @classmethod
+    def of(cls, settings: "Settings", notes: "UpkeepNotes", *, next_at: datetime | None = None) -> Self:
+        """What is planned, and what is noted of the last one."""
+        return cls(
+            directory=str(settings.backup_directory),
+            every_hours=settings.store.backup_every_hours,
+            keep=settings.store.backup_keep,
+            last_at=notes.backed_up_at,
+            last_file=notes.backup_file,
+            last_size=notes.backup_bytes,
+            next_at=next_at,
+            trouble=notes.backup_trouble,
+        )
 
 
 class AgentStatus(_Part):

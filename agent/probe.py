@@ -121,6 +121,8 @@ class Probe:
     async def status(self) -> AgentStatus:
         """Everything; where the local database cannot be read, its part says so instead of failing."""
         error = self._tracker.status.store_error
+        # Before the backlog is counted: what an idle syncer was wished to do is in the count.
+        central = self._central()
         calls, backlog = self._live_calls(), BacklogHealth()
         reconciled: dict[str, object] | None = None
         sizes = None
@@ -160,7 +162,7 @@ class Probe:
             ),
             calls=calls,
             backlog=backlog,
-            central=self._central().model_copy(update={"reconciled": reconciled}),
+            central=central.model_copy(update={"reconciled": reconciled}),
             live_store=self._live_store(),
             database=DatabaseHealth(
                 file=str(self._settings.database_file),
@@ -175,7 +177,7 @@ class Probe:
                 **self._room(),
                 **self._checked(),
             ),
-            backup=self._backup(),
+            backup=BackupHealth.of(self._settings, self._upkeep.notes, next_at=self._upkeep.next_backup_at),
         )
         problems = problems_of(status)
         verdict = Verdict.DEGRADED if problems else Verdict.OK
@@ -209,19 +211,6 @@ class Probe:
             "check_trouble": notes.check_trouble,
             "next_check_at": self._upkeep.next_check_at,
         }
-
-    def _backup(self) -> BackupHealth:
-        notes, settings = self._upkeep.notes, self._settings.store
-        return BackupHealth(
-            directory=str(self._upkeep.directory),
-            every_hours=settings.backup_every_hours,
-            keep=settings.backup_keep,
-            last_at=notes.backed_up_at,
-            last_file=notes.backup_file,
-            last_size=notes.backup_bytes,
-            next_at=self._upkeep.next_backup_at,
-            trouble=notes.backup_trouble,
-        )
 
     def _done(self) -> Iterator[str]:
         disk = self._disk.state

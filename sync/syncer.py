@@ -483,7 +483,8 @@ class Syncer:
             return SyncState.OFF
         if self._trouble is not None:
             return SyncState.PAUSED if issubclass(self._trouble.kind, UplinkRefused) else SyncState.WAITING
-        return SyncState.SENDING if self._sending else SyncState.IDLE
+        is_wished = self._at_once.is_set()  # and not yet begun
+        return SyncState.SENDING if self._sending or is_wished else SyncState.IDLE
 
 
 def _place_in_troubles(exc: SyncError) -> int:

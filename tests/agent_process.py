@@ -8,13 +8,24 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from agent.cli.client import RunningAgent
 from agent.cli.faults import NotRunning
 from tests.pbx.waiting import wait_until
 
 RUN = [str(Path(sys.executable).with_name("edge-agent"))]
+# Settings for what needs no calls: nobody listens on that port.
+WITHOUT_PBX: Final = """
+site = "here"
+[[pbx]]
+name = "pbx"
+kind = "asterisk"
+host = "127.0.0.1"
+port = 1
+username = "u"
+secret = "p"
+"""
 
 
 class AgentProcess:
@@ -40,6 +51,10 @@ class AgentProcess:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill it if it runs: `closing(agent)` where a test starts it itself."""
         if self._process is not None:
             self.kill()
 

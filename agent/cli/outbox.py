@@ -75,9 +75,8 @@ def _followed(agent: "RunningAgent", before: dict[str, Any], wait: float) -> tup
     while True:
         after = agent.get("/v1/status")
         central = after["central"]
-        until = central.get("lease_until")
-        has_greeted = until is None or until != before["central"].get("lease_until")
-        if not after["backlog"]["waiting"] and central["state"] == "idle" and has_greeted:
+        # It is not idle from the wish on until all is done that was wished.
+        if not after["backlog"]["waiting"] and central["state"] == "idle":
             return after, "done"
         has_failed = central["state"] in {"waiting", "paused"} and central["last_error"]
         tried_again = central["next_try_at"] != before["central"]["next_try_at"]

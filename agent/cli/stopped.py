@@ -51,15 +51,7 @@ def status_without_agent(settings: "Settings") -> AgentStatus:
         pbx=pbx,
         central=_central(settings),
         database=_database(settings.database_file, notes),
-        backup=BackupHealth(
-            directory=str(settings.backup_directory),
-            every_hours=settings.store.backup_every_hours,
-            keep=settings.store.backup_keep,
-            last_at=notes.backed_up_at,
-            last_file=notes.backup_file,
-            last_size=notes.backup_bytes,
-            trouble=notes.backup_trouble,
-        ),
+        backup=BackupHealth.of(settings, notes),
     )
     try:
         with LocalCalls.of(settings) as calls:

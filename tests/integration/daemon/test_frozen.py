@@ -13,20 +13,10 @@ import pytest
 
 from agent.store.engine import new_database
 from config import failpoints
-from tests.agent_process import AgentProcess
+from tests.agent_process import WITHOUT_PBX, AgentProcess
 from tests.pbx.waiting import wait_until
 from tests.usual_rows import insert_row
 
-SETTINGS: Final = """
-site = "here"
-[[pbx]]
-name = "pbx"
-kind = "asterisk"
-host = "127.0.0.1"
-port = 1
-username = "u"
-secret = "p"
-"""
 CALLS: Final = 5000
 PAGE: Final = 8192
 STOP_SECONDS: Final = 20.0  # TimeoutStopSec of systemd/sentiric-edge-agent.service
@@ -36,15 +26,14 @@ IN_THE_SALVAGE: Final = {failpoints.VARIABLE: "salvage.table=freeze@4"}
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[AgentProcess]:
-    agent = AgentProcess(tmp_path, SETTINGS)
-    yield agent
-    agent.__exit__(None, None, None)
+    with closing(AgentProcess(tmp_path, WITHOUT_PBX)) as agent:
+        yield agent
 
 
 @pytest.fixture
 def in_the_salvage(tmp_path: Path) -> Iterator[AgentProcess]:
     """An agent that freezes in the middle of a salvage, over a database of many calls."""
-    agent = AgentProcess(tmp_path, SETTINGS, environ=IN_THE_SALVAGE)
+    agent = AgentProcess(tmp_path, WITHOUT_PBX, environ=IN_THE_SALVAGE)
     agent.database.parent.mkdir(parents=True)
     with closing(new_database(agent.database)) as connection:
         connection.execute("BEGIN")
@@ -52,8 +41,8 @@ def in_the_salvage(tmp_path: Path) -> Iterator[AgentProcess]:
         for number in range(1, CALLS + 1):
             insert_row(connection, "call", number)
         connection.execute("COMMIT")
-    yield agent
-    agent.__exit__(None, None, None)
+    with closing(agent):
+        yield agent
 
 
 def test_a_second_start_beside_a_frozen_agent_names_it_and_ends_and_the_frozen_one_goes_on(
@@ -90,7 +79,7 @@ def test_a_salvage_at_the_start_ends_with_the_agent_and_the_next_start_does_it(
     in_the_salvage.database.with_name("edge.db.lock").write_text("{}")  # the last stop was none
     in_the_salvage.launch()
     _check_stop_in_the_salvage(in_the_salvage)
-    _check_salvaged_by(AgentProcess(tmp_path, SETTINGS))
+    _check_salvaged_by(AgentProcess(tmp_path, WITHOUT_PBX))
 
 
 def test_a_salvage_under_the_running_agent_ends_with_it_and_the_next_start_does_it(
@@ -101,7 +90,7 @@ def test_a_salvage_under_the_running_agent_ends_with_it_and_the_next_start_does_
     _overwrite_the_gaps(in_the_salvage.database)
     in_the_salvage.command("status")  # reads them
     _check_stop_in_the_salvage(in_the_salvage)
-    _check_salvaged_by(AgentProcess(tmp_path, SETTINGS))
+    _check_salvaged_by(AgentProcess(tmp_path, WITHOUT_PBX))
 
 
 def _check_stop_in_the_salvage(agent: AgentProcess) -> None:
@@ -119,14 +108,12 @@ def _check_stop_in_the_salvage(agent: AgentProcess) -> None:
 
 def _check_salvaged_by(agent: AgentProcess) -> None:
     captures = agent.log().count("the agent captures")
-    try:
+    with closing(agent):
         agent.launch()
         wait_until(
             lambda: agent.log().count("the agent captures") > captures, what="the agent over its new one", seconds=20
         )
         assert agent.stop() == 0
-    finally:
-        agent.__exit__(None, None, None)
     assert len(list(agent.database.parent.glob("edge.db.damaged-*.report.json"))) == 1
     assert not list(agent.database.parent.glob("edge.db.incoming*"))
     with closing(sqlite3.connect(agent.database)) as connection:

@@ -3,8 +3,7 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,22 +12,11 @@ from agent.simulator.manager import Account
 from agent.simulator.server import Simulator
 from agent.store.engine import new_database
 from agent.store.pages import Pages
-from tests.agent_process import AgentProcess
+from tests.agent_process import WITHOUT_PBX, AgentProcess
 from tests.crash.blindness import Blind, Blindness
 from tests.crash.comparing import differing, local_calls
 from tests.integration.daemon.test_daemon import eventually
 from tests.pbx.waiting import wait_until
-
-SETTINGS = """
-site = "here"
-[[pbx]]
-name = "pbx"
-kind = "asterisk"
-host = "127.0.0.1"
-port = 1
-username = "u"
-secret = "p"
-"""
 
 SECRET = "for tests only"
 OVER_SIMULATOR = """
@@ -52,33 +40,25 @@ def _version(path: Path, number: str | None = None) -> str:
         return str(found)
 
 
-@contextmanager
-def closing_agent(agent: AgentProcess) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        agent.__exit__(None, None, None)
-
-
 def test_with_a_database_of_a_newer_program_the_agent_stays_up_and_says_so(tmp_path: Path) -> None:
-    agent = AgentProcess(tmp_path, SETTINGS)
+    agent = AgentProcess(tmp_path, WITHOUT_PBX)
     agent.database.parent.mkdir(parents=True)
     new_database(agent.database).close()
     known = _version(agent.database, "9999")
-    with closing_agent(agent):
+    with closing(agent):
         agent.start(connected=False)
         problem = agent.status()["problems"][0]
         assert problem.startswith("raw capture: ")
         assert "newer version" in problem
         assert agent.stop() == 0
     _version(agent.database, known)
-    with closing_agent(agent):
+    with closing(agent):
         agent.start(connected=False)
         assert not any("raw capture" in each for each in agent.status()["problems"])
 
 
 def test_a_database_found_damaged_at_the_start_is_salvaged_and_kept_aside(tmp_path: Path) -> None:
-    agent = AgentProcess(tmp_path, SETTINGS)
+    agent = AgentProcess(tmp_path, WITHOUT_PBX)
     agent.database.parent.mkdir(parents=True)
     with closing(new_database(agent.database)) as connection:
         connection.execute("INSERT INTO tenant VALUES (1, 'acme', 1)")
@@ -87,7 +67,7 @@ def test_a_database_found_damaged_at_the_start_is_salvaged_and_kept_aside(tmp_pa
         stream.seek((root - 1) * 8192)
         stream.write(b"\xff" * 8192)
     (agent.database.parent / "edge.db.lock").write_text(json.dumps({"pid": 1}))
-    with closing_agent(agent):
+    with closing(agent):
         agent.start(connected=False)
         assert "raw capture" in agent.log()
         wait_until(lambda: "the agent captures" in agent.log(), what="the agent over its new database", seconds=15)
@@ -97,10 +77,10 @@ def test_a_database_found_damaged_at_the_start_is_salvaged_and_kept_aside(tmp_pa
 
 
 def test_what_is_no_database_at_all_is_kept_aside_and_capture_begins_anew(tmp_path: Path) -> None:
-    agent = AgentProcess(tmp_path, SETTINGS)
+    agent = AgentProcess(tmp_path, WITHOUT_PBX)
     agent.database.parent.mkdir(parents=True)
     agent.database.write_bytes(b"somebody's letter" * 1000)
-    with closing_agent(agent):
+    with closing(agent):
         agent.start(connected=False)
         wait_until(lambda: "the agent captures" in agent.log(), what="the agent over its new database", seconds=15)
         assert any("was damaged and salvaged at" in each for each in agent.status()["problems"])
@@ -115,7 +95,7 @@ async def test_calls_over_a_newer_program_s_database_are_told_once_it_can_be_rea
         agent.database.parent.mkdir(parents=True)
         new_database(agent.database).close()
         known = _version(agent.database, "9999")
-        with closing_agent(agent):
+        with closing(agent):
             seen = Blindness()
             await asyncio.to_thread(agent.start)
             seen.heard_again(simulator.now_us())
@@ -144,7 +124,7 @@ async def test_pages_that_are_overwritten_under_the_running_agent_cost_what_stoo
 ) -> None:
     async with Simulator(account=Account("sentiric", SECRET), rate=20.0, pace=0.02, seed=4) as simulator:
         agent = AgentProcess(tmp_path, OVER_SIMULATOR.format(port=simulator.port, secret=SECRET))
-        with closing_agent(agent):
+        with closing(agent):
             await asyncio.to_thread(agent.start)
             seen = Blindness()
             seen.heard_again(simulator.now_us())

@@ -16,7 +16,7 @@ from agent.errors import StoreUnavailable
 from agent.store import schema
 from agent.store.engine import new_database, open_store, problems_of
 from config import failpoints
-from tests.agent_process import AgentProcess
+from tests.agent_process import WITHOUT_PBX, AgentProcess
 from tests.pbx.waiting import wait_until
 from tests.small_disk import small_disk
 from tests.usual_rows import insert_row
@@ -25,17 +25,6 @@ CALLS: Final = 40
 _PARENTS_FIRST: Final = (
     "tenant", "call", "user", "interaction", "outbox", "quarantine", "task", "gap", "journal_segment", "live_call",
 )  # fmt: skip
-
-SETTINGS: Final = """
-site = "here"
-[[pbx]]
-name = "pbx"
-kind = "asterisk"
-host = "127.0.0.1"
-port = 1
-username = "u"
-secret = "p"
-"""
 
 Contents = dict[str, list[tuple[object, ...]]]
 
@@ -138,16 +127,13 @@ def test_an_agent_killed_in_its_upgrade_captures_and_tells_the_old_calls_after_t
     columns, before = _columns(old), _contents(old)
     with closing(sqlite3.connect(old)) as connection, connection:
         connection.execute("DELETE FROM live_call")  # what would be heard again
-    agent = AgentProcess(tmp_path, SETTINGS, environ={failpoints.VARIABLE: "store.migrate.revision=kill@5"})
+    agent = AgentProcess(tmp_path, WITHOUT_PBX, environ={failpoints.VARIABLE: "store.migrate.revision=kill@5"})
     agent.launch()
     assert agent.wait() == -signal.SIGKILL
-    again = AgentProcess(tmp_path, SETTINGS)
-    again.launch()
-    try:
+    with closing(AgentProcess(tmp_path, WITHOUT_PBX)) as again:
+        again.launch()
         wait_until(lambda: "the agent captures" in again.log(), what="the agent over the upgraded database", seconds=15)
         assert again.stop() == 0
-    finally:
-        again.__exit__(None, None, None)
     revision, found = _contents(old, columns)
     assert revision == schema.HEAD
     assert found["call"] == before[1]["call"]

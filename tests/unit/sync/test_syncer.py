@@ -378,6 +378,17 @@ async def test_a_closed_way_is_known_at_the_start_although_nothing_waits() -> No
         await until(lambda: syncer.status.state is SyncState.IDLE)
 
 
+async def test_from_an_operators_wish_on_it_is_not_idle_until_all_is_done_that_was_wished() -> None:
+    uplink = FakeUplink()
+    syncer = a_syncer(MemoryOutbox(), uplink)
+    async with running(syncer):
+        for times in range(1, 4):
+            syncer.wake_now()
+            assert syncer.status.state is SyncState.SENDING or times == 1  # it may not run yet
+            await until(lambda: syncer.status.state is SyncState.IDLE)
+            assert len(uplink.greetings) >= times
+
+
 async def test_an_operators_wish_tries_the_way_although_nothing_waits_and_the_timer_does_not() -> None:
     uplink = FakeUplink()
     syncer = a_syncer(MemoryOutbox(), uplink)

@@ -169,98 +169,13 @@ async def attended_transfer_by_feature_code_that_comes_back(cast: Cast) -> Seque
 
     If nobody answers, Asterisk's own clock may end the target and the new call to the first in one moment.
     """
-    outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
-    caller, callee = await connect(outside, cast.did(1), first)
-    await pause(TALK)
-    asked = await _consult(callee, second)
-    target = await second.rings()
-    await pause(RING)
-    handed_on = await callee.hang_up()
-    await pause(RING)
-    target.refuse(603, "Decline")
-    again = await first.rings()
-    await pause(RING)
-    await again.answer()
-    await pause(TALK)
-    end = await caller.hang_up()
-    await again.until_ended()
-
-    hold = seconds(asked, handed_on)
-    talk_1, talk_2 = seconds(callee.answered_at, handed_on), seconds(again.answered_at, end)
-    return [
-        inbound(
-            caller,
-            by=callee,
-            end=end,
-            talk=talk_1 + talk_2,
-            hold=hold,
-            hangup_cause=NORMAL_CLEARING,
-            hangup_source="caller",
-            slack=SLOW,
-            open=frozenset({"transferred"}),  # it was handed on and came back
-            legs=[
-                caller_leg(outside, talk=None, hold=hold),
-                called_leg(first, talk=None),
-                missed_leg(second, None),
-                called_leg(first, talk=talk_2),
-            ],
-            timeline=[
-                f"answered {first}",
-                joined(outside, first),
-                *_consulting(outside, first),
-                {f"?transferred {first}", f"?unheld {first}", f"?hangup {first}"}
-                | {f"?left {first}", f"?left {outside}", f"?joined {outside}"},
-                {f"joined {first}", f"?joined {outside}"},
-                hangup(outside, "caller") | left(outside, first),
-            ],
-        )
-    ]
+    return [await _declined_when_handed_on(cast, is_taken_back=True)]
 
 
 @scenario()
 async def attended_transfer_by_feature_code_that_nobody_takes_back(cast: Cast) -> Sequence[CallTruth]:
     """Who was asked declines, and so does the first when the PBX calls again: still one call."""
-    outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
-    caller, callee = await connect(outside, cast.did(1), first)
-    await pause(TALK)
-    asked = await _consult(callee, second)
-    target = await second.rings()
-    await pause(RING)
-    handed_on = await callee.hang_up()
-    await pause(RING)
-    target.refuse(603, "Decline")
-    again = await first.rings()
-    await pause(RING)
-    again.refuse(603, "Decline")
-    end = await caller.until_ended()
-
-    hold = seconds(asked, handed_on)
-    return [
-        inbound(
-            caller,
-            by=callee,
-            end=end,
-            talk=seconds(callee.answered_at, handed_on),
-            hold=hold,
-            hangup_cause=NORMAL_CLEARING,
-            hangup_source="pbx",
-            slack=SLOW,
-            open=frozenset({"transferred"}),  # it was handed on and came back
-            legs=[
-                caller_leg(outside, talk=None, hold=hold),
-                called_leg(first, talk=None),
-                missed_leg(second, None),
-                missed_leg(first, None),
-            ],
-            timeline=[
-                f"answered {first}",
-                joined(outside, first),
-                *_consulting(outside, first),
-                {f"?transferred {first}", f"?unheld {first}", f"?hangup {first}"}
-                | {f"?left {first}", f"?left {outside}", f"?joined {outside}"},
-            ],
-        )
-    ]
+    return [await _declined_when_handed_on(cast, is_taken_back=False)]
 
 
 @scenario()
@@ -408,3 +323,54 @@ def _consulting(waiting: Phone, asking: Phone) -> list[Step]:
     """Whether who consults is still connected with who waits, the words of the record leave open; so are their legs'
     talk times."""
     return [{f"?held {asking}", f"?left {asking}", f"?left {waiting}"}]
+
+
+async def _declined_when_handed_on(cast: Cast, *, is_taken_back: bool) -> CallTruth:
+    """The first hands on and hangs up, the second declines, and the first is called again."""
+    outside, first, second = cast.outside(1), cast.phone(1), cast.phone(2)
+    caller, callee = await connect(outside, cast.did(1), first)
+    await pause(TALK)
+    asked = await _consult(callee, second)
+    target = await second.rings()
+    await pause(RING)
+    handed_on = await callee.hang_up()
+    await pause(RING)
+    target.refuse(603, "Decline")
+    again = await first.rings()
+    await pause(RING)
+    hold, talk = seconds(asked, handed_on), seconds(callee.answered_at, handed_on)
+    steps: list[Step] = []
+    if is_taken_back:
+        await again.answer()
+        await pause(TALK)
+        end = await caller.hang_up()
+        await again.until_ended()
+        talk_again = seconds(again.answered_at, end)
+        talk += talk_again
+        last = called_leg(first, talk=talk_again)
+        steps = [{f"joined {first}", f"?joined {outside}"}, hangup(outside, "caller") | left(outside, first)]
+    else:
+        again.refuse(603, "Decline")
+        end = await caller.until_ended()
+        last = missed_leg(first, None)
+
+    return inbound(
+        caller,
+        by=callee,
+        end=end,
+        talk=talk,
+        hold=hold,
+        hangup_cause=NORMAL_CLEARING,
+        hangup_source="caller" if is_taken_back else "pbx",
+        slack=SLOW,
+        open=frozenset({"transferred"}),  # it was handed on and came back
+        legs=[caller_leg(outside, talk=None, hold=hold), called_leg(first, talk=None), missed_leg(second, None), last],
+        timeline=[
+            f"answered {first}",
+            joined(outside, first),
+            *_consulting(outside, first),
+            {f"?transferred {first}", f"?unheld {first}", f"?hangup {first}"}
+            | {f"?left {first}", f"?left {outside}", f"?joined {outside}"},
+            *steps,
+        ],
+    )
