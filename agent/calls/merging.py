@@ -340,7 +340,7 @@ def _may_have_missed(stored: Row, told: Row, name: str, *, since: datetime, unti
 
 def _is_any_missed(stored: Row, told: Row, *, until: datetime) -> bool:
     """Whether nobody listened for a while before that moment."""
-    return any(since < until for since, _ in _missed(stored, told))
+    return any(since < until + _NEAR for since, _ in _missed(stored, told))
 
 
 def _missed(stored: Row, told: Row) -> list[tuple[datetime, datetime]]:

@@ -78,6 +78,13 @@ def test_a_beginning_that_was_not_seen_is_the_cdrs_to_tell() -> None:
     assert changes["direction"] == "inbound"
 
 
+def test_a_trunk_dialled_after_the_last_word_is_the_cdrs_to_tell_though_its_seconds_are_whole() -> None:
+    begun = NOON + timedelta(seconds=0.8)
+    cut_off = missed(start_time=begun, end_time=begun, total_seconds=0.0, direction="internal", ring_seconds=0.0)
+    over = call(row(answer="", billsec="0", duration="0", disposition="BUSY", end="2026-11-22 12:00:00"))
+    assert changes_of(cut_off, over)["direction"] == "inbound"
+
+
 def test_an_answer_within_a_gap_is_the_cdrs_to_tell() -> None:
     unseen = missed(end_estimated=False, end_time=NOON + timedelta(seconds=65), total_seconds=65.0)
     assert changes_of(unseen, call(row())) == {}
