@@ -107,7 +107,16 @@ class CentralDatabase:
             await guard.require_hub(connection)
 
     async def close(self) -> None:
-        """Let go of the connection; it is made anew if needed."""
+        """See `let_go`."""
+        self.let_go()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody uses the connection, so that the next one waits."""
+        return self._one_at_a_time.locked()
+
+    def let_go(self) -> None:
+        """Drop the connection; it is made anew if needed."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()

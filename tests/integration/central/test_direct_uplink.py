@@ -261,11 +261,45 @@ async def test_a_column_changed_under_an_open_connection_is_no_trouble(
     assert await count_calls(central_database) == 2
 
 
+async def test_two_batches_are_copied_before_either_has_its_turn_at_the_sites_row(
+    uplink: DirectUplink, central_database: PostgresDatabase
+) -> None:
+    async with central_database.connection() as other, other.transaction():
+        await other.execute("SELECT FROM site WHERE name = 'istanbul' FOR UPDATE")
+        sending = [asyncio.create_task(uplink.send(a_batch(a_record(number)))) for number in range(2)]
+        while await backends(central_database, "wait_event_type = 'Lock' AND query LIKE '%UPDATE site%'") < 2:
+            pass
+
+    assert [accepted(await one) for one in sending] == [1, 1]
+    assert await count_calls(central_database) == 2
+
+
+async def test_a_second_connection_is_given_back_when_it_is_not_needed_any_more(
+    uplink: DirectUplink, central_database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sync.central.uplink._SPARE_SECONDS", 0.01)
+    await asyncio.gather(*(uplink.send(a_batch(a_record(number))) for number in range(3)))
+    while await backends(central_database) > 1:
+        pass
+
+    receipts = await asyncio.gather(*(uplink.send(a_batch(a_record(number))) for number in range(3, 6)))
+
+    assert sum(map(accepted, receipts)) == 3
+    assert await count_calls(central_database) == 6
+
+
 async def test_closing_twice_is_harmless(uplink: DirectUplink) -> None:
     await uplink.send(a_batch(a_record()))
 
     await uplink.close()
     await uplink.close()
+
+
+async def backends(database: PostgresDatabase, which: str = "true") -> int:
+    [row] = await database.fetch(
+        f"SELECT count(*) AS found FROM pg_stat_activity WHERE application_name = 'edge-agent istanbul' AND {which}"
+    )
+    return int(row["found"])
 
 
 async def hold_back(database: PostgresDatabase) -> None:
