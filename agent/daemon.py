@@ -67,7 +67,7 @@ from agent.store.outbox import SqliteOutbox
 from agent.store.outbox_rows import ENCODED, VALUES
 from agent.store.quarantine import Chosen
 from agent.store.repository import Repository
-from agent.store.rescue import rescue_held
+from agent.store.rescue import rescue_held, told_of_last
 from agent.store.reserve import Reserve
 from agent.store.retention import Retention
 from agent.store.services import Registered
@@ -239,6 +239,12 @@ async def _run_over_database(
         stack.callback(spill.close)
         if not spill.size:
             reserve.make()
+            if settings.store.reserve_megabytes and not reserve.size:
+                log.warning(
+                    "there is no room for a reserve, so a full disk leaves only the memory: free some space, or set "
+                    "store.reserve_megabytes lower",
+                    extra={"megabytes": settings.store.reserve_megabytes},
+                )
         spill.begin_at(*await store.connection.run(read_position))
         contexts = await stack.enter_async_context(ContextStore.open(settings.live))
         daemon = Daemon(
@@ -491,6 +497,7 @@ class Daemon:
                 if self._syncer is not None:
                     others.append(tasks.create_task(self._syncer.run(), name="syncer"))
                 others.append(tasks.create_task(self._tell_systemd(), name="notify"))
+                others.append(tasks.create_task(self._give_tenants_back(), name="tenants"))
                 # What is loaded stays for good: the collector need not look through it again and again.
                 gc.collect()
                 gc.freeze()
@@ -636,6 +643,17 @@ class Daemon:
         if self._syncer is not None:
             self._syncer.wake()
         return result.as_dict()
+
+    async def _give_tenants_back(self) -> None:
+        """A salvage that could not read a tenant's name left its calls to nobody; the rules name it again."""
+        file = self._settings.database_file
+        try:
+            is_salvaged = await asyncio.to_thread(told_of_last, file, datetime.now(UTC)) is not None
+            if is_salvaged and await self._repository.count_unassigned():
+                found = await self.reassign()
+                log.info("after the salvage, the tenant rules were applied to calls without a tenant", extra=found)
+        except StoreUnavailable as exc:
+            log.warning("calls without a tenant could not be given back to theirs: %s", exc)
 
     async def merge(self, calls: Sequence[ToldCall], *, again: bool) -> MergeResult:
         """Keep what another source tells of calls, between the groups that capture commits."""

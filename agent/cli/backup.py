@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 def back_up(
     *,
     target: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="Where to; else a new file in store.backup_directory.")
+        Path | None,
+        typer.Argument(
+            metavar="FILE", help="Where to, in place of what is there; else a new file in store.backup_directory."
+        ),
     ] = None,
     list_only: Annotated[bool, typer.Option("--list", help="Show the backups there are, the latest last.")] = False,
     file: ConfigFile = DEFAULT_FILE,
@@ -39,6 +42,8 @@ def back_up(
     from agent.store.backup_files import named_by_hand
 
     database = settings.database_file.absolute()
+    if target is not None and not target.absolute().parent.is_dir():
+        raise CommandFailed(f"there is no directory {target.parent}; make it, or mount what belongs there")
     target = (target or settings.backup_directory / named_by_hand(datetime.now(UTC))).absolute()
     if target == database:
         raise CommandFailed("this is the database itself; name another file")
@@ -89,6 +94,11 @@ def restore(
     say(f"{settings.database_file} is now {backup}")
     if aside is not None:
         say(f"what was there before is kept as {aside}")
+    if settings.central is not None:
+        say(
+            "if `edge-agent status` then says that another installation speaks for this site: "
+            f"`edge-hub sites release {settings.site}` at the centre"
+        )
 
 
 def salvage(

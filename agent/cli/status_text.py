@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 MAX_LINES: Final = 19
 _FIXED_LINES: Final = 14  # the verdict and the thirteen lines below the PBXes
 _COLOURS: Final = {"ok": Colour.GOOD, "degraded": Colour.CAREFUL, "stopped": Colour.BAD}
+_UNKNOWN: Final = "unknown: the local database cannot be read"
 _CLOCK_SECONDS: Final = 1.0  # below it, two clocks agree as far as calls are concerned
 
 
@@ -90,6 +91,8 @@ def _live(status: "AgentStatus") -> str:
 
 
 def _today(status: "AgentStatus") -> str:
+    if status.database.error and not status.calls.today:
+        return _UNKNOWN
     by_status = ", ".join(f"{count} {word.replace('_', ' ')}" for word, count in sorted(status.calls.today.items()))
     total = sum(status.calls.today.values())
     unassigned = f"; {status.calls.unassigned} unassigned" if status.calls.unassigned else ""
@@ -97,7 +100,10 @@ def _today(status: "AgentStatus") -> str:
 
 
 def _backlog(status: "AgentStatus", *, now: datetime) -> str:
-    acknowledged = f"last acknowledged {ago(status.central.last_success_at, now=now)}"
+    if status.database.error and not status.backlog.waiting:
+        return _UNKNOWN
+    last = status.central.last_success_at
+    acknowledged = f"last acknowledged {ago(last, now=now)}" if last else "none acknowledged since the start"
     if not status.backlog.waiting:
         return f"nothing waits, {acknowledged}" if status.pid else "nothing waits"
     oldest = status.backlog.oldest_at

@@ -60,7 +60,13 @@ def restore(backup: Path, database: Path, *, site: str) -> Path | None:
         finish_swap(database)
         part = part_file(database)
         try:
-            _copy(backup, part, Stop())
+            try:
+                _copy(backup, part, Stop())
+            except StoreDamaged as exc:
+                raise StoreUnavailable(
+                    f"{backup} is damaged or no backup, so nothing was changed; "
+                    f"`edge-agent salvage {backup} --into FILE` saves what can be read ({str(exc).splitlines()[0]})"
+                ) from exc
             _refuse_others(part, backup, site=site)
         except BaseException:
             discard(part)

@@ -18,7 +18,7 @@ _SENTENCES = {
     sqlite3.SQLITE_READONLY: "it cannot be written; check owner and mode of the file and of its directory",
     sqlite3.SQLITE_PERM: "access is denied; check owner and mode of the file and of its directory",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened; check that it is a file in a directory this user may write",
-    sqlite3.SQLITE_NOTADB: "it is not a SQLite database; an agent that starts salvages it and keeps it aside",
+    sqlite3.SQLITE_NOTADB: "it is not a SQLite database; an agent that starts over it salvages it and keeps it aside",
     sqlite3.SQLITE_CORRUPT: "it is damaged; the agent salvages it and keeps it aside, or `edge-agent salvage` does",
     sqlite3.SQLITE_BUSY: "another program holds it; close whatever else has it open",
     sqlite3.SQLITE_LOCKED: "another program holds it; close whatever else has it open",

@@ -361,6 +361,7 @@ class Tracker:
         if status.store_error is not None:
             log.info("the local database can be written again")
             status.store_error = None
+        status.spill_error = None
         status.last_commit_at = self._now()
         self._live.committed(
             opened=[call.call_sid for call in group.opened],

@@ -320,4 +320,4 @@ def _keep(to: Path, directory: Path, postgres: Path) -> None:
     ]
     for file in found:
         with suppress(OSError):
-            shutil.copyfile(file, to / file.name)
+            shutil.copy(file, to / file.name)  # with its mode

@@ -89,6 +89,26 @@ def test_what_is_no_database_at_all_is_kept_aside_and_capture_begins_anew(tmp_pa
     assert aside.read_bytes().startswith(b"somebody's letter")
 
 
+async def test_calls_whose_tenant_s_name_was_lost_are_given_back_by_the_rules(tmp_path: Path) -> None:
+    async with Simulator(account=Account("sentiric", SECRET), rate=20.0, pace=0.02, seed=8) as simulator:
+        agent = AgentProcess(tmp_path, OVER_SIMULATOR.format(port=simulator.port, secret=SECRET))
+        with closing(agent):
+            await asyncio.to_thread(agent.start)
+            await simulator.wait_ended(20)
+            assert await asyncio.to_thread(agent.stop) == 0
+            with closing(sqlite3.connect(agent.database)) as connection, connection:
+                connection.execute("DELETE FROM tenant")
+            assert agent.command("salvage", "--force").returncode == 0
+            assert _calls_of_nobody(agent.database)
+            await asyncio.to_thread(agent.start)
+            await eventually(lambda: not _calls_of_nobody(agent.database), what="every call its tenant's", seconds=20)
+
+
+def _calls_of_nobody(database: Path) -> int:
+    with closing(sqlite3.connect(database)) as connection:
+        return int(connection.execute("SELECT count(*) FROM call WHERE tenant_id IS NULL").fetchone()[0])
+
+
 async def test_calls_over_a_newer_program_s_database_are_told_once_it_can_be_read(tmp_path: Path) -> None:
     async with Simulator(account=Account("sentiric", SECRET), rate=20.0, pace=0.02, seed=6) as simulator:
         agent = AgentProcess(tmp_path, OVER_SIMULATOR.format(port=simulator.port, secret=SECRET))

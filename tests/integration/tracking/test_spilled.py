@@ -174,6 +174,19 @@ async def test_a_kill_between_the_commit_and_the_end_of_the_file_doubles_nothing
     assert (await rows(database, "SELECT count(*) FROM journal_segment"))[0][0] <= segments[0][0] + 1  # one more start
 
 
+async def test_a_spill_that_took_nothing_is_no_trouble_any_more_once_the_database_takes_all(
+    database: Path, disk: Disk
+) -> None:
+    async with life(database, max_bytes=1) as one:
+        disk.is_full = True
+        one.tracker.finish()  # so that it is tried once only
+        await one.says(opened(0, "X"))
+        assert one.tracker.status.spill_error is not None
+        disk.is_full = False
+        await one.says(gone(60, "X"))
+        assert (one.tracker.status.store_error, one.tracker.status.spill_error) == (None, None)
+
+
 async def test_a_full_spill_leaves_the_rest_in_memory_and_is_still_taken_up(database: Path, disk: Disk) -> None:
     async with life(database, max_bytes=600) as one:
         disk.is_full = True

@@ -92,7 +92,7 @@ def test_the_gravest_problem_is_in_the_first_line_and_the_others_below() -> None
     lines = status_lines(status, now=NOON)
     assert lines[0] == "DEGRADED: PBX main is lost: no route"
     assert lines[1] == "  also: calls wait here, the centre does not take them: no answer"
-    assert "backlog     5 calls waiting, the oldest since 5 min, last acknowledged never" in lines
+    assert "backlog     5 calls waiting, the oldest since 5 min, none acknowledged since the start" in lines
     assert "centre      waiting, c:1/d, next try in 9 s, no answer" in lines
 
 
