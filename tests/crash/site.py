@@ -181,8 +181,8 @@ class Site:
         async with asyncio.timeout(_START_SECONDS):
             await asyncio.wait({self._heard, self._ended}, return_when=asyncio.FIRST_COMPLETED)
 
-    async def kill(self) -> None:
-        """Note what SQLite holds, and SIGKILL."""
+    async def kill(self, *, promised_seconds: float = PROMISED_SECONDS) -> None:
+        """Note what SQLite holds, and SIGKILL. What it heard before the last `promised_seconds` has to be there."""
         assert self._agent is not None
         kept = await asyncio.to_thread(_kept, self.database)
         self._forgets(kept)
@@ -191,7 +191,7 @@ class Site:
             self._find("crashed", f"exit code {self._ended.result()}: {self._last_words()}")
         at = self.simulator.now_us()
         self._starving.look()
-        unsaved = self._starving.stretched(PROMISED_SECONDS)
+        unsaved = self._starving.stretched(promised_seconds)
         await self._end_by_kill()
         self._note_kill(at, unsaved)
 
