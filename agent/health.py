@@ -145,6 +145,7 @@ class DatabaseHealth(_Part):
     journal_size: int = 0
     last_commit_at: datetime | None = None
     error: str | None = None
+    is_readable: bool = True  # else what is counted in it is not known
     disk_free: int = 0
     disk_total: int = 0
     unused: int = 0  # of the size: pages that wait to be filled

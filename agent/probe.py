@@ -125,7 +125,7 @@ class Probe:
         central = self._central()
         calls, backlog = self._live_calls(), BacklogHealth()
         reconciled: dict[str, object] | None = None
-        sizes = None
+        sizes, is_readable = None, True
         gaps: dict[str, datetime] = {}
         unfilled: dict[str, tuple[int, float]] = {}
         latest: dict[str, datetime] = {}
@@ -143,7 +143,7 @@ class Probe:
                 if last is not None:
                     latest[line.pbx] = last
         except (StoreUnavailable, OutboxUnavailable) as exc:
-            error = error or str(exc)
+            error, is_readable = error or str(exc), False
         disk_free = disk_total = 0
         try:
             disk_total, _, disk_free = shutil.disk_usage(self._settings.state_directory)
@@ -171,6 +171,7 @@ class Probe:
                 journal_size=sizes.journal_bytes if sizes else 0,
                 last_commit_at=self._tracker.status.last_commit_at,
                 error=error,
+                is_readable=is_readable,
                 disk_free=disk_free,
                 disk_total=disk_total,
                 salvaged=await asyncio.to_thread(told_of_last, self._settings.database_file, datetime.now(UTC)),

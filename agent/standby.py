@@ -168,7 +168,11 @@ class RawCapture:
                 for line in self._lines
             ),
             database=DatabaseHealth(
-                file=str(file), error=self._why, spill_size=self._spill.size, spill_error=self._trouble
+                file=str(file),
+                error=self._why,
+                is_readable=False,
+                spill_size=self._spill.size,
+                spill_error=self._trouble,
             ),
         )
 

@@ -91,7 +91,7 @@ def _live(status: "AgentStatus") -> str:
 
 
 def _today(status: "AgentStatus") -> str:
-    if status.database.error and not status.calls.today:
+    if not status.database.is_readable:
         return _UNKNOWN
     by_status = ", ".join(f"{count} {word.replace('_', ' ')}" for word, count in sorted(status.calls.today.items()))
     total = sum(status.calls.today.values())
@@ -100,7 +100,7 @@ def _today(status: "AgentStatus") -> str:
 
 
 def _backlog(status: "AgentStatus", *, now: datetime) -> str:
-    if status.database.error and not status.backlog.waiting:
+    if not status.database.is_readable:
         return _UNKNOWN
     last = status.central.last_success_at
     acknowledged = f"last acknowledged {ago(last, now=now)}" if last else "none acknowledged since the start"

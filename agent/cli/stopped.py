@@ -58,7 +58,7 @@ def status_without_agent(settings: "Settings") -> AgentStatus:
             status = _with_calls(status, calls, settings)
     except StoreUnavailable as exc:
         if settings.database_file.exists():
-            database = status.database.model_copy(update={"error": str(exc)})
+            database = status.database.model_copy(update={"error": str(exc), "is_readable": False})
             status = status.model_copy(update={"database": database})
     return status.model_copy(update={"problems": ("no agent is running: calls are not captured", *problems_of(status))})
 

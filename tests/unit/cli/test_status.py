@@ -3,6 +3,8 @@
 import json
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from agent.cli.faults import ExitCode
 from agent.cli.status_text import MAX_LINES, status_lines
 from agent.health import (
@@ -72,6 +74,22 @@ def test_a_status_tells_the_verdict_first_and_the_rest_in_order() -> None:
     )
     assert lines[3] == "today       10 calls: 9 completed, 1 failed"
     assert lines[-1] == "agent       0.1.0, pid 77, up 2 h, 64 MiB, settings 0123456789ab"
+
+
+@pytest.mark.parametrize(
+    ("is_readable", "today", "backlog"),
+    [
+        (True, "0 calls", "nothing waits, none acknowledged since the start"),
+        (False, "unknown: the local database cannot be read", "unknown: the local database cannot be read"),
+    ],
+)
+def test_only_of_a_database_that_cannot_be_read_the_counts_are_unknown(
+    is_readable: bool, today: str, backlog: str
+) -> None:
+    database = DatabaseHealth(file="edge.db", error="the disk is full", is_readable=is_readable)
+    lines = status_lines(running(database=database, calls=CallsHealth(), central=CentralHealth()), now=NOON)
+    assert f"today       {today}" in lines
+    assert f"backlog     {backlog}" in lines
 
 
 def test_calls_that_could_not_be_written_are_a_problem() -> None:
