@@ -110,6 +110,12 @@ def rules_of(settings: Settings) -> dict[str, CallRules]:
     return {pbx.name: _rules_of(pbx, country=pbx.country or settings.country) for pbx in settings.pbx}
 
 
+def tenants_by(settings: Settings) -> Callable[[Call], str | None]:
+    """What names the tenant of a call that has none, by the tenant rules."""
+    rules = rules_of(settings)
+    return lambda call: assign(settings.tenancy, facts_of(call, rules.get(call.pbx, CallRules()))).tenant
+
+
 def interpreters_of(settings: Settings) -> Callable[[str], AsteriskInterpreter]:
     """What makes an interpreter of a PBX's words, by the PBX's name."""
     by_name = {pbx.name: pbx for pbx in settings.pbx}
@@ -633,13 +639,10 @@ class Daemon:
     async def reassign(self) -> dict[str, Any]:
         """Read the rules again and apply them to unassigned calls."""
         self.reload_rules()
-        rules = rules_of(self._settings)
-        tenancy = self._settings.tenancy
+        return await self._reassign()
 
-        def tenant_of(call: Call) -> str | None:
-            return assign(tenancy, facts_of(call, rules.get(call.pbx, CallRules()))).tenant
-
-        result = await self._repository.reassign(tenant_of)
+    async def _reassign(self) -> dict[str, Any]:
+        result = await self._repository.reassign(tenants_by(self._settings))
         if self._syncer is not None:
             self._syncer.wake()
         return result.as_dict()
@@ -650,7 +653,7 @@ class Daemon:
         try:
             is_salvaged = await asyncio.to_thread(told_of_last, file, datetime.now(UTC)) is not None
             if is_salvaged and await self._repository.count_unassigned():
-                found = await self.reassign()
+                found = await self._reassign()
                 log.info("after the salvage, the tenant rules were applied to calls without a tenant", extra=found)
         except StoreUnavailable as exc:
             log.warning("calls without a tenant could not be given back to theirs: %s", exc)

@@ -328,21 +328,13 @@ def literally(text: str) -> str:
 
 async def reassign_without_agent(settings: "Settings") -> Row:
     """Apply the tenant rules to unassigned calls, holding the database meanwhile."""
-    from agent.calls.rules import CallRules
-    from agent.calls.tenancy import assign, facts_of
-    from agent.daemon import rules_of
+    from agent.daemon import tenants_by
     from agent.store.engine import open_store
     from agent.store.repository import Repository
     from agent.store.writer import Writer
-    from sync.models import Call
-
-    rules = rules_of(settings)
-
-    def tenant_of(call: Call) -> str | None:
-        return assign(settings.tenancy, facts_of(call, rules.get(call.pbx, CallRules()))).tenant
 
     async with open_store(database_of(settings)) as store:
-        result = await Repository(store, await Writer.over(store.connection)).reassign(tenant_of)
+        result = await Repository(store, await Writer.over(store.connection)).reassign(tenants_by(settings))
     told: Row = result.as_dict()
     return told
 

@@ -235,7 +235,7 @@ class Ingest:
 
     async def _merge(self, part: list[int]) -> None:
         """Write those of the copied records that are newer than what is held, and decide on each."""
-        records = [self.batch.values[position] for position in part]
+        records = self._records(part)
         tenants = json.dumps(self._tenants)
         merged = await self.connection.fetch(_MERGE, tenants)
         if any(record.revision > 1 for record in records):
@@ -253,13 +253,11 @@ class Ingest:
             )
 
     async def _copy(self, part: list[int]) -> None:
-        await self.connection.copy_records_to_table(_INCOMING, records=self._rows(part), columns=_COPIED)
+        await self.connection.copy_records_to_table(_INCOMING, records=_rows(self._records(part)), columns=_COPIED)
 
-    async def _rows(self, part: list[int]) -> AsyncIterator[tuple[object, ...]]:
-        for number, position in enumerate(part, 1):
-            if number % _ROWS_AT_ONCE == 0:
-                await asyncio.sleep(0)
-            yield _values(self.batch.values[position])
+    def _records(self, part: list[int]) -> list[CallRecord]:
+        records = self.batch.values
+        return [records[position] for position in part]
 
     async def _replace_children(self, records: Sequence[CallRecord], merged: Sequence[asyncpg.Record]) -> None:
         replaced = [(row["tenant_id"], row["id"]) for row in merged if row["replaced"]]
@@ -285,6 +283,13 @@ class Ingest:
             ],
             number,
         )
+
+
+async def _rows(records: Sequence[CallRecord]) -> AsyncIterator[tuple[object, ...]]:
+    for number, record in enumerate(records, 1):
+        if number % _ROWS_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        yield _values(record)
 
 
 def _halved(part: list[int]) -> list[list[int]]:

@@ -10,18 +10,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from agent.cli.main import app
-from agent.store.engine import new_database
 from agent.store.lease import Lease
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Path:
-    (tmp_path / "agent.toml").write_text(f'state_directory = "{tmp_path}"\nsite = "here"\n')
-    (tmp_path / "agent.toml").chmod(0o600)
-    path = tmp_path / "edge.db"
-    with closing(new_database(path)) as connection:
-        connection.execute("INSERT INTO tenant VALUES (1, 'acme', 1)")
-    return path
+def database(installed: Path) -> Path:
+    return installed
 
 
 def _salvage(database: Path, *options: str) -> Result:
