@@ -64,7 +64,7 @@ from agent.store.journal import Journal
 from agent.store.lease import Lease
 from agent.store.merge import MergeResult, ToldCall, merging
 from agent.store.outbox import SqliteOutbox
-from agent.store.outbox_rows import ENCODED, VALUES
+from agent.store.outbox_rows import COPIED, ENCODED
 from agent.store.quarantine import Chosen
 from agent.store.repository import Repository
 from agent.store.rescue import rescue_held, told_of_last
@@ -357,7 +357,7 @@ class Daemon:
         self._stop = stop
         self._bug: asyncio.Future[None]
         self._repository = Repository(store, writer)
-        form = ENCODED if settings.central is not None and settings.central.is_hub else VALUES
+        form = ENCODED if settings.central is not None and settings.central.is_hub else COPIED
         self._outbox = SqliteOutbox(store, writer, site=settings.site, form=form)
         uplink = self._uplink = make_uplink(settings)
         self._syncer = (

@@ -320,7 +320,7 @@ class _Packed:
 
 def _pack(batch: Batch, *, is_checked: bool = False) -> _Packed:
     records, sent, refused = [], set(), []
-    for record in batch.records:
+    for record in batch.for_hub:
         try:
             if isinstance(record, CallRecord):
                 text = wire.encode_record(record)

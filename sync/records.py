@@ -74,6 +74,18 @@ class EncodedRecord(NamedTuple):
     json: bytes
 
 
+class CopyRecord(NamedTuple):
+    """A record that is a row of PostgreSQL's COPY already (`sync.central.copying`), and what its ingest has to know."""
+
+    call_sid: str
+    revision: int
+    tenant: str
+    site: str
+    tasks: str
+    interactions: str
+    row: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Records of one site, at most one per call. `high_water` is the largest outbox sequence among them.
@@ -83,7 +95,7 @@ class Batch:
     """
 
     site: str
-    records: Sequence[CallRecord | EncodedRecord]  # a hub's client takes both, PostgreSQL the former
+    records: Sequence[CallRecord | EncodedRecord | CopyRecord]  # a hub takes the first two, PostgreSQL all but encoded
     high_water: int
     holder: str = ""
     lease: str | None = field(default=None, repr=False)
@@ -91,8 +103,18 @@ class Batch:
 
     @property
     def values(self) -> Sequence[CallRecord]:
-        """The records of a batch that holds none encoded."""
+        """The records of a batch that holds nothing but values."""
         return cast(Sequence[CallRecord], self.records)
+
+    @property
+    def for_hub(self) -> Sequence[CallRecord | EncodedRecord]:
+        """The records of a batch on its way to a hub."""
+        return cast(Sequence[CallRecord | EncodedRecord], self.records)
+
+    @property
+    def for_copy(self) -> Sequence[CallRecord | CopyRecord]:
+        """The records of a batch on its way into PostgreSQL."""
+        return cast(Sequence[CallRecord | CopyRecord], self.records)
 
 
 class Verdict(StrEnum):

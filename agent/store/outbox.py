@@ -24,7 +24,7 @@ from agent.store.writer import Writer
 from config import failpoints
 from sync.errors import OutboxUnavailable
 from sync.outbox import Backlog, Standing
-from sync.records import Batch, CallRecord, EncodedRecord, Receipt, RecordReceipt, Verdict
+from sync.records import Batch, CallRecord, CopyRecord, EncodedRecord, Receipt, RecordReceipt, Verdict
 
 # The part of a batch that is kept for the freshest calls while the backlog is longer than the batch.
 _FRESH_PART = 4
@@ -159,7 +159,7 @@ def _told_to_the_syncer() -> Iterator[None]:
 class _Place(NamedTuple):
     sequence: int
     call_id: int
-    record: CallRecord | EncodedRecord
+    record: CallRecord | EncodedRecord | CopyRecord
 
 
 def _read_waiting(connection: sqlite3.Connection, *, form: Form, limit: int, taken: Sequence[int]) -> list[_Place]:
@@ -191,11 +191,14 @@ def _places(connection: sqlite3.Connection, form: Form, which: str, values: Sequ
 
     try:
         return read(form)
+    except (ValueError, TypeError):
+        pass
     except sqlite3.OperationalError as exc:
         # Python's own, for bytes that are no UTF-8, have no code.
         if getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) != sqlite3.SQLITE_ERROR:
             raise
-    # One of them holds what is no text. By its values, with the bytes marked, it can be read, and is refused alone.
+    # One of them holds what its column should not. By its values, with bytes that are no text marked, it can be read,
+    # and is refused alone.
     connection.text_factory = _marked
     try:
         return read(VALUES)

@@ -1,4 +1,5 @@
-"""How SQLite tells a call as it goes to the centre: by its values, or as the JSON that a hub takes.
+"""How SQLite tells a call as it goes to the centre: by its values, as the JSON that a hub takes, or as the row that
+PostgreSQL's COPY takes.
 
 JSON members pass through as text, never parsed, so what one call has wrong in them is found later, and alone.
 """
@@ -12,15 +13,18 @@ from sqlalchemy.types import TypeEngine
 
 from agent.store.moments import moment_of
 from agent.store.tables import table_of
+from sync.central import copying
 from sync.models import Call, UtcDateTime
-from sync.records import CallRecord, EncodedRecord
+from sync.records import CallRecord, CopyRecord, EncodedRecord
 from sync.wire import JSON_MEMBERS
 
-_TASKS = """coalesce((SELECT '[' || group_concat(printf(
+# Most calls have no children, and to look whether there are any costs a third of gathering none.
+_TASKS = """iif(EXISTS (SELECT 1 FROM task WHERE call_id = call.id), (SELECT '[' || group_concat(printf(
     '{"position":%d,"task_name":%s,"state_data":%s,"start_time":"%sT%s+00:00"}',
     position, json_quote(task_name), state_data, substr(start_time, 1, 10), substr(start_time, 12))) || ']'
     FROM (SELECT * FROM task WHERE call_id = call.id ORDER BY position)), '[]')"""
-_INTERACTIONS = """coalesce((SELECT '[' || group_concat(printf('{"position":%d,"data":%s}', position, data)) || ']'
+_INTERACTIONS = """iif(EXISTS (SELECT 1 FROM interaction WHERE call_id = call.id),
+    (SELECT '[' || group_concat(printf('{"position":%d,"data":%s}', position, data)) || ']'
     FROM (SELECT * FROM interaction WHERE call_id = call.id ORDER BY position)), '[]')"""
 _NOT_IN_CALL = {"tenant": "tenant.name", "tasks": _TASKS, "interactions": _INTERACTIONS}
 _EXPRESSIONS: Final = {name: _NOT_IN_CALL.get(name, f"call.{name}") for name in CallRecord._fields}
@@ -71,11 +75,40 @@ class Form(NamedTuple):
     """What is selected of a call, and what becomes of it."""
 
     columns: str
-    record_of: Callable[[Sequence[Any]], CallRecord | EncodedRecord]  # Any: whatever the columns hold
+    record_of: Callable[[Sequence[Any]], CallRecord | EncodedRecord | CopyRecord]  # Any: whatever the columns hold
 
 
 VALUES: Final = Form(RECORD, record_of)
 # Raises sqlite3.OperationalError if a call has a BLOB where text should be.
 ENCODED: Final = Form(
     f"call.call_sid, call.revision, tenant.name, CAST(printf('{{{_MEMBERS}}}', {_TEXT}) AS BLOB)", EncodedRecord._make
+)
+
+_HEAD: Final = CopyRecord._fields[:-1]
+_NUMBERS: Final = len(_HEAD)
+_MOMENTS_AT: Final = _NUMBERS + len(copying.NUMBERS)
+_NUMBERS_OR_NULL: Final = _MOMENTS_AT + len(copying.MOMENTS) + len(copying.MOMENTS_OR_NULL)
+_TEXTS: Final = _NUMBERS_OR_NULL + len(copying.NUMBERS_OR_NULL)
+
+
+def _copy_record_of(values: Sequence[Any]) -> CopyRecord:  # Any: whatever the columns hold
+    row = copying.row(
+        values[_NUMBERS:_MOMENTS_AT],
+        [None if text is None else moment_of(text) for text in values[_MOMENTS_AT:_NUMBERS_OR_NULL]],
+        values[_NUMBERS_OR_NULL:_TEXTS],
+        values[_TEXTS:],
+    )
+    return CopyRecord._make((*values[:_NUMBERS], row))
+
+
+_NOT_TEXT: Final = (name for name in copying.COLUMNS if name not in copying.TEXTS)
+# Raises ValueError or TypeError if a call holds what does not fit its column.
+COPIED: Final = Form(
+    ", ".join(
+        [
+            *(_EXPRESSIONS[name] for name in (*_HEAD, *_NOT_TEXT)),
+            *(f"CAST({_EXPRESSIONS[name]} AS BLOB)" for name in copying.TEXTS),
+        ]
+    ),
+    _copy_record_of,
 )

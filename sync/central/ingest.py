@@ -11,41 +11,30 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from operator import itemgetter
-from typing import NamedTuple, get_args, get_type_hints
+from typing import NamedTuple
 
 import asyncpg
 
 from sync.central.connection import condition, is_about_the_record
+from sync.central.copying import COLUMNS, HEADER, TRAILER, row_of
 from sync.central.presence import admit
 from sync.central.schema import SCHEMA_REVISION
 from sync.central.transaction import for_site
-from sync.records import Batch, CallRecord, Receipt, RecordReceipt, Verdict
+from sync.records import Batch, CallRecord, CopyRecord, Receipt, RecordReceipt, Verdict
 
 UNKNOWN_TENANT = "unknown_tenant"
 WRONG_SITE = "wrong_site"
 
-_CHILDREN = ("tasks", "interactions")
 _JSON = frozenset({"legs", "timeline", "full_transcript"})
-_COPIED = tuple(name for name in CallRecord._fields if name not in _CHILDREN)
-_values = itemgetter(*(CallRecord._fields.index(name) for name in _COPIED))
-_COLUMNS = tuple(name for name in _COPIED if name != "tenant")
+_COLUMNS = tuple(name for name in COLUMNS if name != "tenant")
 _UPDATED = tuple(name for name in _COLUMNS if name != "call_sid")
-_TYPES = {str: "text", int: "bigint", float: "double precision", bool: "boolean", datetime: "timestamptz"}
 # How much of a batch's time the search for refused records may take; the rest is for the commit and its answer.
 _SEARCH_SHARE = 0.6
 _ROWS_AT_ONCE = 50  # encoded before other tasks get their turn: about 1 ms
 
-
-def _type_of(name: str) -> str:
-    hint = get_type_hints(CallRecord)[name]
-    return next(_TYPES[kind] for kind in (hint, *get_args(hint)) if kind in _TYPES)
-
-
 # Lives as long as the session, empty between transactions: making one per batch would bloat the catalogue. The name
 # carries the revision because a pooler may hand the session to a program of another version. JSON stays text here,
-# so that only the merge parses it.
+# so that only the merge parses it, and rows that fit into a page are not compressed for their short time here.
 _INCOMING = f"incoming_{SCHEMA_REVISION}"
 
 # Constraints are checked at once, so that a deferred one fails where its record can be found. Joins go from the few
@@ -58,7 +47,8 @@ SET LOCAL enable_hashjoin = off;
 SET LOCAL enable_mergejoin = off;
 SET LOCAL client_min_messages = warning;
 CREATE TEMPORARY TABLE IF NOT EXISTS {_INCOMING}
-    ({", ".join(f"{name} {_type_of(name)}" for name in _COPIED)}) ON COMMIT DELETE ROWS;
+    ({", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())})
+    WITH (toast_tuple_target = 8160) ON COMMIT DELETE ROWS;
 SAVEPOINT begun
 """
 _NOT_AT_ONCE = "ROLLBACK TO SAVEPOINT begun"
@@ -179,7 +169,7 @@ class Ingest:
         return None, parts
 
     async def _admit(self) -> int:
-        names = {record.tenant for record in self.batch.values}
+        names = {record.tenant for record in self.batch.for_copy}
         number, self._tenants = await admit(
             self.connection,
             self.batch,
@@ -190,7 +180,7 @@ class Ingest:
 
     def _of_known_tenants(self, part: list[int]) -> list[int]:
         """The same list, or a shorter one."""
-        records = self.batch.values
+        records = self.batch.for_copy
         strangers = {position for position in part if records[position].tenant not in self._tenants}
         for position in strangers:
             self._decided[position] = _unknown_tenant(records[position].tenant, self.batch.site)
@@ -201,16 +191,18 @@ class Ingest:
         lists: they find the newest there, or take its place if that was refused."""
         rounds: list[list[int]] = []
         seen: dict[str, int] = {}
-        records = self.batch.values
+        records, site = self.batch.for_copy, self.batch.site
+        own = f"{site}:"
+        order = [(record.call_sid, -record.revision) for record in records]
         # By call_sid, so that two batches with the same calls wait for each other instead of locking each other out.
-        for position in sorted(range(len(records)), key=lambda at: (records[at].call_sid, -records[at].revision)):
-            record = records[position]
+        for position in sorted(range(len(records)), key=order.__getitem__):
+            call_sid, _ = order[position]
             # Nobody writes another site's calls: its call_sid could take the place of theirs.
-            if record.site != self.batch.site or not record.call_sid.startswith(f"{self.batch.site}:"):
-                self._decided[position] = _wrong_site(self.batch.site)
+            if records[position].site != site or not call_sid.startswith(own):
+                self._decided[position] = _wrong_site(site)
                 continue
-            turn = seen.get(record.call_sid, 0)
-            seen[record.call_sid] = turn + 1
+            turn = seen.get(call_sid, 0)
+            seen[call_sid] = turn + 1
             if turn == len(rounds):
                 rounds.append([])
             rounds[turn].append(position)
@@ -253,43 +245,45 @@ class Ingest:
             )
 
     async def _copy(self, part: list[int]) -> None:
-        await self.connection.copy_records_to_table(_INCOMING, records=_rows(self._records(part)), columns=_COPIED)
+        await self.connection.copy_to_table(
+            _INCOMING, source=_rows(self._records(part)), columns=COLUMNS, format="binary"
+        )
 
-    def _records(self, part: list[int]) -> list[CallRecord]:
-        records = self.batch.values
+    def _records(self, part: list[int]) -> list[CallRecord | CopyRecord]:
+        records = self.batch.for_copy
         return [records[position] for position in part]
 
-    async def _replace_children(self, records: Sequence[CallRecord], merged: Sequence[asyncpg.Record]) -> None:
+    async def _replace_children(
+        self, records: Sequence[CallRecord | CopyRecord], merged: Sequence[asyncpg.Record]
+    ) -> None:
         replaced = [(row["tenant_id"], row["id"]) for row in merged if row["replaced"]]
         if replaced:
             for clear in _CLEAR.values():
                 await self.connection.execute(clear, *_transposed(replaced))
-        by_sid = {record.call_sid: record for record in records}
-        for kind in _CHILDREN:
-            children = [
-                (row["tenant_id"], row["id"], text)
-                for row in merged
-                if (text := getattr(by_sid[row["call_sid"]], kind)) != "[]"
-            ]
-            if children:
-                await self.connection.execute(_ADD[kind], *_transposed(children))
+        for kind, add in _ADD.items():
+            texts = {record.call_sid: text for record in records if (text := getattr(record, kind)) != "[]"}
+            written = [row for row in merged if row["call_sid"] in texts] if texts else []
+            if written:
+                children = [(row["tenant_id"], row["id"], texts[row["call_sid"]]) for row in written]
+                await self.connection.execute(add, *_transposed(children))
 
     def _receipt(self, number: int) -> Receipt:
         return Receipt(
             [
                 RecordReceipt(record.call_sid, record.revision, *self._decided[position])
-                for position, record in enumerate(self.batch.values)
+                for position, record in enumerate(self.batch.for_copy)
                 if position in self._decided
             ],
             number,
         )
 
 
-async def _rows(records: Sequence[CallRecord]) -> AsyncIterator[tuple[object, ...]]:
-    for number, record in enumerate(records, 1):
-        if number % _ROWS_AT_ONCE == 0:
-            await asyncio.sleep(0)
-        yield _values(record)
+async def _rows(records: Sequence[CallRecord | CopyRecord]) -> AsyncIterator[bytes]:
+    yield HEADER
+    for first in range(0, len(records), _ROWS_AT_ONCE):
+        await asyncio.sleep(0)
+        yield b"".join(map(row_of, records[first : first + _ROWS_AT_ONCE]))
+    yield TRAILER
 
 
 def _halved(part: list[int]) -> list[list[int]]:

@@ -14,6 +14,7 @@ from agent.calls.tenancy import assign
 from agent.pbx.asterisk.interpreter import AsteriskInterpreter
 from agent.store.engine import open_store
 from agent.store.outbox import SqliteOutbox
+from agent.store.outbox_rows import COPIED, VALUES, Form
 from agent.store.writer import FinishedCall, Group, Writer
 from config.settings import TenancySettings
 from sync.central.database import CentralDatabase
@@ -38,6 +39,15 @@ NAMES = {
     "an escaped NUL": (rb"A\u0000B", "Au0000B"),
     "beyond the basic plane": ("Ali 😀 𐱅𐰇𐰼𐰰".encode(), "Ali 😀 𐱅𐰇𐰼𐰰"),
     "without end": ("Ş".encode() * 5000, "Ş" * 254 + "…"),
+}
+
+SPOILT_BY = {  # by the key of the call that it spoils
+    1: "UPDATE call SET start_time = 'yesterday' WHERE id = 1",
+    2: "UPDATE call SET legs = '[{' WHERE id = 2",
+    3: "INSERT INTO task (call_id, position, task_name, state_data, start_time)"
+    " SELECT id, 0, 'x', '{', start_time FROM call WHERE id = 3",
+    4: "UPDATE call SET caller_name = x'ff00' WHERE id = 4",
+    5: "UPDATE call SET caller_name = CAST(x'ff' AS TEXT) WHERE id = 5",
 }
 
 
@@ -70,7 +80,12 @@ def a_call(number: int, name: bytes) -> FinishedCall:
 
 
 async def sent(
-    calls: list[FinishedCall], central: CentralDatabase, directory: Path, *, spoilt_by: Sequence[str] = ()
+    calls: list[FinishedCall],
+    central: CentralDatabase,
+    directory: Path,
+    *,
+    form: Form = COPIED,
+    spoilt_by: Sequence[str] = (),
 ) -> Receipt:
     """Kept in SQLite, and from its outbox to the centre."""
     async with open_store(directory / "edge.db") as store:
@@ -78,7 +93,7 @@ async def sent(
         await writer.commit(Group(finished=calls))
         for statement in spoilt_by:
             await store.connection.transact(lambda connection, it=statement: connection.execute(it).fetchall())  # type: ignore[misc]
-        batch = await SqliteOutbox(store, writer, site="here").next_batch(limit=100)
+        batch = await SqliteOutbox(store, writer, site="here", form=form).next_batch(limit=100)
         assert batch is not None
         return await central.store(replace(batch, holder=HOLDER, lease=LEASE))
 
@@ -117,17 +132,15 @@ async def test_what_services_note_of_a_call_is_never_refused_for_its_text(
     assert tuple(task) == ("book\ufffd", "a\ufffdb", "\\u0000")
 
 
-async def test_calls_that_are_spoilt_on_the_disk_are_refused_alone(central: CentralDatabase, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", [VALUES, COPIED])
+@pytest.mark.parametrize("spoilt", [[1], [2], [3], [4], [5], [1, 2, 3, 4, 5]])
+async def test_calls_that_are_spoilt_on_the_disk_are_refused_alone(
+    central: CentralDatabase, tmp_path: Path, form: Form, spoilt: list[int]
+) -> None:
     calls = [a_call(number, b"Ali") for number in range(1, 7)]
-    spoilt_by = (
-        "UPDATE call SET start_time = 'yesterday' WHERE id = 1",
-        "UPDATE call SET legs = '[{' WHERE id = 2",
-        "INSERT INTO task (call_id, position, task_name, state_data, start_time) SELECT id, 0, 'x', '{', start_time"
-        " FROM call WHERE id = 3",
-        "UPDATE call SET caller_name = x'ff00' WHERE id = 4",
-        "UPDATE call SET caller_name = CAST(x'ff' AS TEXT) WHERE id = 5",
-    )
 
-    receipt = await sent(calls, central, tmp_path, spoilt_by=spoilt_by)
+    receipt = await sent(calls, central, tmp_path, form=form, spoilt_by=[SPOILT_BY[number] for number in spoilt])
 
-    assert [verdict.verdict for verdict in receipt.verdicts] == [Verdict.REJECTED] * 5 + [Verdict.ACCEPTED]
+    refused = [number for number, one in enumerate(receipt.verdicts, 1) if one.verdict is Verdict.REJECTED]
+    assert refused == spoilt
+    assert len(receipt.verdicts) == len(calls)

@@ -1,4 +1,4 @@
-"""A call tells the same to a hub, as JSON made by SQLite, and to PostgreSQL, by its values."""
+"""A call tells the same to a hub, as JSON made by SQLite, to PostgreSQL, as a row of its COPY, and by its values."""
 
 import asyncio
 import json
@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from agent.store.engine import Store, open_store
 from agent.store.outbox import SqliteOutbox
-from agent.store.outbox_rows import ENCODED, VALUES, Form
+from agent.store.outbox_rows import COPIED, ENCODED, VALUES, Form
 from agent.store.writer import FinishedCall, Group, Writer
 from sync import wire
-from sync.records import CallRecord, EncodedRecord
+from sync.central.copying import row_of
+from sync.records import CallRecord, CopyRecord, EncodedRecord
 from tests.integration.store.facts import START, call, row, task
 
 _texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
@@ -49,10 +50,10 @@ def opened(text: bytes) -> dict[str, Any]:  # Any: JSON
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(_told, min_size=1, max_size=20), st.lists(_texts, max_size=3))
-def test_whatever_a_call_holds_both_forms_tell_it_alike(
+def test_whatever_a_call_holds_all_forms_tell_it_alike(
     tmp_path_factory: pytest.TempPathFactory, calls: list[dict[str, Any]], said: list[str]
 ) -> None:
-    async def both() -> None:
+    async def all_of_them() -> None:
         async with open_store(tmp_path_factory.mktemp("forms") / "edge.db") as store:
             writer = await Writer.over(store.connection)
             children = ([task(text, said=text) for text in said], [{"text": text} for text in said])
@@ -60,15 +61,20 @@ def test_whatever_a_call_holds_both_forms_tell_it_alike(
             await writer.commit(Group(finished=finished))
             by_values = await SqliteOutbox(store, writer, site="berlin").next_batch(limit=100)
             encoded = await SqliteOutbox(store, writer, site="berlin", form=ENCODED).next_batch(limit=100)
+            copied = await SqliteOutbox(store, writer, site="berlin", form=COPIED).next_batch(limit=100)
             assert by_values is not None
             assert encoded is not None
+            assert copied is not None
             assert (len(by_values.records), by_values.high_water) == (len(calls), encoded.high_water)
             for one, other in zip(by_values.values, encoded.records, strict=True):
                 assert isinstance(other, EncodedRecord)
                 assert (one.call_sid, one.revision, one.tenant) == other[:3]
                 assert opened(wire.encode_record(one)) == opened(other.json)
+            for one, copy in zip(by_values.values, copied.records, strict=True):
+                assert isinstance(copy, CopyRecord)
+                assert copy == (*(getattr(one, name) for name in CopyRecord._fields[:-1]), row_of(one))
 
-    asyncio.run(both())
+    asyncio.run(all_of_them())
 
 
 @pytest.mark.parametrize("name", ["x'ff00'", "CAST(x'ff' AS TEXT)"])

@@ -5,12 +5,12 @@ from sqlalchemy.dialects import sqlite
 
 from agent.store import history, journal, outbox, receipts
 from agent.store.engine import Store
-from agent.store.outbox_rows import ENCODED, VALUES
+from agent.store.outbox_rows import COPIED, ENCODED, VALUES
 from agent.store.repository import unassigned_query
 from sync.models import Call
 from tests.integration.store.facts import row
 
-FORMS = (VALUES, ENCODED)
+FORMS = (VALUES, ENCODED, COPIED)
 
 
 async def _plan(store: Store, query: str) -> str:
