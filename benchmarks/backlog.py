@@ -214,7 +214,7 @@ async def _drain(
     first, peak = waiting(agent)
     left = first
     while left > 100:  # what comes just now
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.25)
         left, resident = waiting(agent)
         peak = max(peak, resident)
     seconds = time.perf_counter() - began

@@ -652,7 +652,7 @@ class CentralSettings(_Section):
     tls_ca_file: FilePath | None = None
     proxy: str | None = None  # None: as HTTPS_PROXY and NO_PROXY say; "none": none whatever they say
     interval_seconds: Annotated[float, Field(ge=1, le=3600)] = 30.0  # a look at the outbox even if nothing happened
-    batch_records: Annotated[int, Field(ge=1, le=10_000)] = 500
+    batch_records: Annotated[int, Field(ge=1, le=10_000)] | None = None  # None: as `largest_batch` says
     batches_under_way: Annotated[int, Field(ge=1, le=16)] = 4  # at most; found out by what the line brings
     timeout_seconds: Annotated[float, Field(ge=1, le=600)] = 30.0  # for one batch
     max_kilobits_per_second: Annotated[float, Field(ge=64)] | None = None  # to a hub; None: as much as the line brings
@@ -702,6 +702,11 @@ class CentralSettings(_Section):
     def is_hub(self) -> bool:
         """Whether calls go to a hub, not into the database itself."""
         return urlsplit(self.url).scheme in {"https", "http"}
+
+    @property
+    def largest_batch(self) -> int:
+        """How many calls are sent together at most; docs/decisions/0009 says why so many."""
+        return self.batch_records or (500 if self.is_hub else 800)
 
     @property
     def address(self) -> str:

@@ -131,7 +131,7 @@ class Syncer:
         self._running = False
         self._sending = False
         self._pace = Pace(
-            max_records=settings.batch_records,
+            max_records=settings.largest_batch,
             max_lanes=min(settings.batches_under_way, uplink.lanes),
             slow_seconds=settings.timeout_seconds * _SLOW_PART,
         )

@@ -6,6 +6,7 @@ JSON members pass through as text, never parsed, so what one call has wrong in t
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Boolean, Float
@@ -84,6 +85,7 @@ ENCODED: Final = Form(
     f"call.call_sid, call.revision, tenant.name, CAST(printf('{{{_MEMBERS}}}', {_TEXT}) AS BLOB)", EncodedRecord._make
 )
 
+_EPOCH: Final = copying.EPOCH.replace(tzinfo=None)
 _HEAD: Final = CopyRecord._fields[:-1]
 _NUMBERS: Final = len(_HEAD)
 _MOMENTS_AT: Final = _NUMBERS + len(copying.NUMBERS)
@@ -94,11 +96,16 @@ _TEXTS: Final = _NUMBERS_OR_NULL + len(copying.NUMBERS_OR_NULL)
 def _copy_record_of(values: Sequence[Any]) -> CopyRecord:  # Any: whatever the columns hold
     row = copying.row(
         values[_NUMBERS:_MOMENTS_AT],
-        [None if text is None else moment_of(text) for text in values[_MOMENTS_AT:_NUMBERS_OR_NULL]],
+        [None if text is None else _microseconds(text) for text in values[_MOMENTS_AT:_NUMBERS_OR_NULL]],
         values[_NUMBERS_OR_NULL:_TEXTS],
         values[_TEXTS:],
     )
     return CopyRecord._make((*values[:_NUMBERS], row))
+
+
+def _microseconds(text: str) -> int:
+    since = datetime.fromisoformat(text) - _EPOCH  # without the zone: two thirds of the time
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 _NOT_TEXT: Final = (name for name in copying.COLUMNS if name not in copying.TEXTS)

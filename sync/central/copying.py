@@ -19,7 +19,7 @@ TRAILER: Final = b"\xff\xff"
 _TYPES: Final = {str: "text", int: "bigint", float: "double precision", bool: "boolean", datetime: "timestamptz"}
 _FORMATS: Final = {int: "q", float: "d", bool: "?", datetime: "q"}
 _CHILDREN: Final = ("tasks", "interactions")
-_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _HINTS: Final = get_type_hints(CallRecord)
 
 
@@ -68,7 +68,7 @@ def row_of(record: CallRecord | CopyRecord) -> bytes:
         return record.row
     return row(
         _numbers_of(record),
-        _moments_of(record),
+        [None if moment is None else _microseconds(moment) for moment in _moments_of(record)],
         _numbers_or_null_of(record),
         [None if text is None else str.encode(text) for text in _texts_of(record)],
     )
@@ -76,17 +76,20 @@ def row_of(record: CallRecord | CopyRecord) -> bytes:
 
 def row(
     numbers: Sequence[float],
-    moments: Sequence[datetime | None],
+    moments: Sequence[int | None],
     numbers_or_null: Iterable[int | None],
     texts: Iterable[bytes | None],
 ) -> bytes:
-    """A row from its values, in the order of COLUMNS. Raises ValueError or TypeError if one does not fit its column."""
-    times = [None if moment is None else _microseconds(moment) for moment in moments]
-    fixed = (*numbers, *times[: len(MOMENTS)])
+    """A row from its values, in the order of COLUMNS; moments in microseconds since EPOCH.
+
+    Raises ValueError or TypeError if one does not fit its column.
+    """
+    cells: list[float | None] = [*_CELLS]
+    cells[2::2] = (*numbers, *moments[: len(MOMENTS)])
     try:
-        pieces = [_one_by_one(fixed) if None in fixed else _at_once(fixed)]
+        pieces = [_one_by_one(cells) if None in cells else _pack_fixed(*cells)]
         add = pieces.append
-        for number in (*times[len(MOMENTS) :], *numbers_or_null):
+        for number in (*moments[len(MOMENTS) :], *numbers_or_null):
             add(_NULL if number is None else _pack_number(8, number))
         for text in texts:
             if text is None:
@@ -100,21 +103,15 @@ def row(
     return b"".join(pieces)
 
 
-def _at_once(fixed: Sequence[float | None]) -> bytes:
-    cells: list[float | None] = [*_CELLS]
-    cells[2::2] = fixed
-    return _pack_fixed(*cells)
-
-
-def _one_by_one(fixed: Sequence[float | None]) -> bytes:
+def _one_by_one(cells: Sequence[float | None]) -> bytes:
     """With NULL where there should be none, for PostgreSQL to refuse it under the column's name."""
-    cells = (
-        _NULL if value is None else _pack_length(struct.calcsize(f"!{form}")) + struct.pack(f"!{form}", value)
-        for form, value in zip(_FIXED, fixed, strict=True)
+    packed = (
+        _NULL if value is None else struct.pack(f"!i{form}", length, value)
+        for length, value, form in zip(cells[1::2], cells[2::2], _FIXED, strict=True)
     )
-    return struct.pack("!h", len(COLUMNS)) + b"".join(cells)
+    return struct.pack("!h", cells[0]) + b"".join(packed)
 
 
 def _microseconds(moment: datetime) -> int:
-    since = moment - _EPOCH
+    since = moment - EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
